@@ -1,0 +1,90 @@
+"""Prefill: the work of a prompt, and the time of a step that carries a chunk of one beside decodes."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jax import Array
+
+from objectives.serving.group import StepCosts, step_costs, weights_read_s
+from objectives.serving.kv_cache import kept
+from objectives.types import Architecture, Effects, Plan, Schedule, System
+
+
+def attended(cap: Array, rate: Array, start: Array, new: Array) -> Array:
+    """Key entries attended by `new` tokens after `start` others, when a token at position x attends min(rate * x, cap): the integral over x."""
+
+    def until(x: Array) -> Array:
+        limit = jnp.minimum(cap, 1e12)  # finite, so that an unlimited cap times nothing is nothing
+        bent = jnp.minimum(x, limit / jnp.maximum(rate, 1e-12))
+        return rate * bent**2 / 2 + limit * (x - bent)
+
+    return until(start + new) - until(start)
+
+
+def attention_flop(architecture: Architecture, cached: Array, new: Array) -> Array:
+    """[FLOP] per layer group of attention (and index scoring) for `new` tokens on `cached` ones: `(*new, layers, 1)`, uncompressed.
+
+    Causal full attention: 2 * query heads * (dk + dv) * (cached * new + new^2 / 2) per layer.
+    """
+    start, extra = jnp.asarray(cached)[..., None, None], jnp.asarray(new)[..., None, None]
+    local = attended(architecture.window, jnp.ones_like(architecture.window), start, extra)
+    globally = attended(architecture.select, architecture.global_rate, start, extra)
+    index = attended(jnp.asarray(jnp.inf), architecture.index_rate, start, extra)
+    return architecture.layer_count * (architecture.attention_flop * (local + globally) + architecture.index_flop * index)
+
+
+class PromptShares(NamedTuple):
+    """What a plan leaves of the work of a prompt."""
+
+    linear: Array  # () of the linear layers
+    attention: Array  # (layers, 1) of attention
+
+
+def prompt_shares(architecture: Architecture, plan: Plan, effects: Effects) -> PromptShares:
+    """What is left of a prompt's work: a layer or token that is not computed leaves out its linear work too, a streaming head only attention."""
+    layers = kept(plan.layer_keep, effects.layer, "prefill")
+    tokens = kept(plan.token_keep, effects.token, "prefill")
+    attention = layers * tokens**2 * kept(plan.head_keep, effects.head, "prefill") * plan.prefill_keep
+    again = 1 + effects.extra_prefill
+    if max(layers.ndim, tokens.ndim, attention.ndim) == 0:
+        return PromptShares(layers * tokens * again, attention * again)
+    heads = architecture.head_count / jnp.maximum(jnp.sum(architecture.head_count, axis=-1, keepdims=True), 1)
+    by_layer = jnp.mean(layers * tokens * jnp.ones_like(architecture.head_count), axis=-1, keepdims=True)
+    linear = jnp.sum(architecture.layer_count * by_layer) / jnp.sum(architecture.layer_count)
+    return PromptShares(linear * again, jnp.sum(heads * attention, axis=-1, keepdims=True) * again)
+
+
+def prompt_flop(architecture: Architecture, shares: PromptShares, cached: Array, new: Array) -> tuple[Array, Array]:
+    """[FLOP] of prefilling `new` tokens on `cached` ones, shape of `new`: (linear layers, attention). The output head is multiplied once per prompt."""
+    linear = 2 * architecture.active_parameters * shares.linear * jnp.asarray(new) + 2 * architecture.head_parameters
+    return linear, jnp.sum(attention_flop(architecture, cached, new) * shares.attention, axis=(-2, -1))
+
+
+class Chunk(NamedTuple):
+    """The prompt tokens that one step carries, and their work; any shape."""
+
+    tokens: Array
+    linear_flop: Array
+    attention_flop: Array
+    reread_bytes: Array  # of cache before it, over the group
+
+
+def mixed_step_s(architecture: Architecture, costs: StepCosts, chunk: Chunk, batch: Array, kv_s: Array) -> Array:
+    """[s] of one step that carries a chunk of a prompt beside `batch` decodes whose caches take `kv_s` in all.
+
+    max(weights read, linear and attention FLOP) + the decodes' KV + the chunk's re-read of what is cached + per-layer overheads + communication.
+    """
+    tokens = batch + chunk.tokens
+    compute = chunk.linear_flop * costs.linear_flop + batch * costs.token + chunk.attention_flop * costs.attention_flop
+    memory = weights_read_s(architecture, costs, tokens)
+    return jnp.maximum(memory, compute) + kv_s + chunk.reread_bytes * costs.kv_byte + costs.prefill_overhead + tokens * costs.exchange
+
+
+def prefill_s(system: System, plan: Plan, effects: Effects, schedule: Schedule, tokens: Array) -> Array:
+    """[s] to prefill `tokens` tokens alone and in one piece: the paper's prefill latency. Shape of `tokens`."""
+    n = jnp.asarray(tokens)
+    nothing = jnp.zeros_like(n)
+    linear, attention = prompt_flop(system.architecture, prompt_shares(system.architecture, plan, effects), nothing, n)
+    return mixed_step_s(system.architecture, step_costs(system, schedule), Chunk(n, linear, attention, nothing), nothing, nothing)
