@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeVar, dataclass_transform
 
 import jax
 from jaxtyping import Array, Float
@@ -26,6 +26,7 @@ PerHead = Float[Array, "#layers #heads"] | Float[Array, ""] | float
 T = TypeVar("T")
 
 
+@dataclass_transform(frozen_default=True, kw_only_default=True)
 def pytree(cls: type[T]) -> type[T]:
     """A frozen, keyword-only dataclass whose fields are all pytree leaves or subtrees."""
     return jax.tree_util.register_dataclass(dataclass(frozen=True, kw_only=True)(cls))  # type: ignore[return-value]

@@ -13,7 +13,6 @@ from jaxtyping import Array, Float
 from objectives.accuracy.proxies import BitsLoss, KeepLoss, bits_loss, keep_loss
 from objectives.types import PerHead, Plan, Scalar, pytree
 
-
 _NAMES = ("layer", "head", "token", "rank", "prefill", "bits", "interactions")
 
 
@@ -67,9 +66,9 @@ class Shares:
 def losses(plan: Plan, accuracy: Accuracy, shares: Shares | None = None) -> Losses:
     """The log loss of each dimension of a plan, its fields `()`, `(layers, 1)` or `(layers, heads)`. Equal weights by default.
 
-    Tokens, rank, bits and sparse prefill may differ anywhere in degree: their loss is the weighted mean of the curve over layers and heads. Layers and
-    heads are kept or not, one by one, and their measurements are over the share that is kept: their loss is the curve at the mean share, so that a plan
-    of zeros and ones is what it was measured as. A uniform plan has the same loss however it is written.
+    Tokens, rank, bits and sparse prefill may differ anywhere in degree: their loss is the weighted mean of the curve over layers and heads. Layers
+    and heads are kept or not, one by one, and their measurements are over the share that is kept: their loss is the curve at the mean share, so that
+    a plan of zeros and ones is what it was measured as. A uniform plan has the same loss however it is written.
     """
     shares = Shares(layer=1.0, head=1.0, content=1.0) if shares is None else shares
     token = keep_loss(plan.token_keep, accuracy.token)

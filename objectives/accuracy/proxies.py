@@ -1,9 +1,9 @@
 """What each dimension of a plan costs in accuracy: log losses L = -ln(retained accuracy), one smooth curve per dimension.
 
-Two curves cover all dimensions. Their forms were chosen over power laws, exponentials and others by leaving out models and methods of about 1,700
-published measurements (kvpress RULER plots and leaderboard, QPruningKV, the KV benchmark of Yuan et al., KVSharer, DuoAttention, Palu, X-EcoMLA, KIVI,
-KVTuner, the vLLM FP8 and TurboQuant posts, SGLang and lmdeploy measurements): which method and task a curve belongs to matters about ten times more
-than its form, so forms are few and parameters come per method and task family.
+Two curves cover all dimensions. Their forms were compared with power laws and exponentials on about 1,700 published measurements (kvpress RULER plots
+and leaderboard, QPruningKV, the KV benchmark of Yuan et al., KVSharer, DuoAttention, Palu, X-EcoMLA, KIVI, KVTuner, the vLLM FP8 and TurboQuant
+posts, SGLang and lmdeploy): which method and task a curve belongs to matters about ten times more than its form, so forms are few and parameters
+come per method and task family.
 
 Every curve is exactly 0 without compression, never falls when more is given up, and has finite slopes everywhere, at no compression too.
 """
@@ -25,8 +25,8 @@ class KeepLoss:
     """Loss against a kept share k, logistic in ln k: retained = [(1 + k0^s) / (1 + (k0/k)^s)]^amplitude * e^(-floor (1-k)). Leaves are scalars.
 
     `weight` = k0^s / (1 + k0^s) stands for k0, which makes the curve `amplitude * ln(1 + weight * (k^-s - 1))`: exact at k = 1, without cancellation.
-    A weight near 0 is a cliff far below k = 1, weight 1 the power law k^(s * amplitude). The floor is what near-lossless methods are still measured to
-    lose (DuoAttention .995, KVzip .996 at half); without it an interval on ln L would have no width there.
+    A weight near 0 is a cliff far below k = 1, weight 1 the power law k^(s * amplitude). The floor is what near-lossless methods are still measured
+    to lose (DuoAttention .995, KVzip .996 at half); without it an interval on ln L would have no width there.
     """
 
     amplitude: Scalar  # exp(method + task family + context + model effects); 0 where no method is chosen
@@ -40,9 +40,10 @@ class KeepLoss:
 class BitsLoss:
     """Loss against bits per element of K and V: exponential in the bits, plus a small floor below 16 bits. Leaves are scalars.
 
-    L = exp(A_task + D_quantiser) * [share_k * e^(-rate*b_k) + share_v * e^(-rate*b_v) - e^(-16 rate)] + floor * fade(b). The amplitudes here are taken at
-    16 bits, `exp(A + D - 16 rate) * share`, so that the bracket is an `expm1` that vanishes exactly at 16. Rate 2.2 per bit fits 466 measurements of
-    KIVI, KVQuant, KVTuner, TurboQuant, FP8 and INT KV caches: steeper than the noise power (1.39), because below 4 bits the loss is a threshold effect.
+    L = exp(A_task + D_quantiser) * [share_k * e^(-rate*b_k) + share_v * e^(-rate*b_v) - e^(-16 rate)] + floor * fade(b). The amplitudes here are
+    taken at 16 bits, `exp(A + D - 16 rate) * share`, so that the bracket is an `expm1` that vanishes exactly at 16. Rate 2.2 per bit fits 466
+    measurements of KIVI, KVQuant, KVTuner, TurboQuant, FP8 and INT KV caches: steeper than the noise power (1.39), because below 4 bits the loss is
+    a threshold effect.
     """
 
     key_amplitude: Scalar
@@ -52,19 +53,21 @@ class BitsLoss:
     log_sd: Scalar
 
 
-def keep_loss(keep: PerHead, curve: KeepLoss) -> Float[Array, "..."]:
+def keep_loss(keep: PerHead, curve: KeepLoss) -> Float[Array, ...]:
     """Log loss of keeping a share; same shape as `keep`. Three transcendental operations."""
     bounded = jnp.maximum(keep, SMALLEST_KEEP)
     return curve.amplitude * jnp.log1p(curve.weight * jnp.expm1(-curve.slope * jnp.log(bounded))) + curve.floor * (1 - jnp.asarray(keep))
 
 
-def bits_loss(key_bits: PerHead, value_bits: PerHead, curve: BitsLoss) -> Float[Array, "..."]:
+def bits_loss(key_bits: PerHead, value_bits: PerHead, curve: BitsLoss) -> Float[Array, ...]:
     """Log loss of storing K and V in so many bits; the shape that both broadcast to."""
-    exponential = curve.key_amplitude * jnp.expm1(curve.rate * (FULL_BITS - key_bits)) + curve.value_amplitude * jnp.expm1(curve.rate * (FULL_BITS - value_bits))
+    exponential = curve.key_amplitude * jnp.expm1(curve.rate * (FULL_BITS - key_bits)) + curve.value_amplitude * jnp.expm1(
+        curve.rate * (FULL_BITS - value_bits)
+    )
     return exponential + curve.floor * (_fade(key_bits) + _fade(value_bits)) / 2
 
 
-def _fade(bits: PerHead) -> Float[Array, "..."]:
+def _fade(bits: PerHead) -> Float[Array, ...]:
     """0 at 16 bits, 1 from 8 down, with slope 0 at both ends: the floor must not make 15.9 bits a cliff."""
     t = jnp.clip((FULL_BITS - bits) / (FULL_BITS - FLOOR_BITS), 0.0, 1.0)
     return t * t * (3 - 2 * t)

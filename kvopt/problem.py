@@ -1,0 +1,189 @@
+"""A scenario with every name resolved: the specifications behind it, and the pytrees that the mathematics takes."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from statistics import NormalDist
+from typing import cast
+
+import jax
+import numpy as np
+
+from kvopt.errors import BadInput
+from kvopt.inputs import engine as engines
+from kvopt.inputs import profile
+from kvopt.inputs.accelerator import AcceleratorSpec, read_accelerator
+from kvopt.inputs.evidence import Task
+from kvopt.inputs.hf_config import read_model
+from kvopt.inputs.model import ModelSpec
+from kvopt.inputs.quantities import LatencyTarget, parse_duration, parse_latency, parse_tokens
+from kvopt.inputs.scenario import Scenario
+from kvopt.inputs.workload import WorkloadSpec, read_workload
+from objectives.goals import Targets
+from objectives.types import Accelerator, Architecture, Checkpoint, System, Workload, replace
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A checkpoint that the person has: its format and how much accuracy it keeps of the 16-bit one's."""
+
+    format: str
+    retained: float = 1.0
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A resolved scenario. Pytrees have NumPy float64 leaves: nothing is compiled until something is evaluated."""
+
+    scenario: Scenario
+    model: ModelSpec
+    accelerator: AcceleratorSpec
+    engine: engines.EngineSpec
+    workload: WorkloadSpec
+    checkpoints: tuple[Weights, ...]
+
+    @cached_property
+    def architecture(self) -> Architecture:
+        """The model, identical layers merged."""
+        return self.model.architecture()
+
+    @cached_property
+    def sessions(self) -> Workload:
+        """The workload's weighted session atoms."""
+        return self.workload.pytree()
+
+    @cached_property
+    def context(self) -> float:
+        """[tokens] mean prompt of the sessions: what metrics at one length are taken at."""
+        return float(np.sum(self.sessions.weight * self.sessions.prompt))
+
+    @cached_property
+    def task(self) -> Task:
+        """Task family that accuracy is judged by."""
+        return cast(Task, self.scenario.task or self.workload.task)
+
+    @cached_property
+    def question_hidden(self) -> bool:
+        """Whether a selection of tokens cannot see the question: more than one turn, or a prefix that other sessions share."""
+        return bool(np.any(self.sessions.turns > 1) or np.any(self.sessions.shared_prefix > 0))
+
+    def device(self, weights: Weights) -> Accelerator:
+        """The accelerator with the peak of these weights. At `peak` fidelity a switch goes out and comes in one after the other, as in the paper."""
+        calibrated = self.scenario.fidelity == "calibrated"
+        found = self.accelerator.pytree(weights.format, self.scenario.host_memory, memory="logged" if calibrated else "reported")
+        return found if calibrated else replace(found, host_full_duplex=np.float64(0.0))
+
+    def checkpoint(self, weights: Weights) -> Checkpoint:
+        """The bytes of a checkpoint, and its accuracy."""
+        return replace(self.model.checkpoint(weights.format), retained=np.float64(weights.retained))
+
+    @cached_property
+    def profile(self) -> profile.Profile | None:
+        """The fitted profile in use; none at `peak` fidelity."""
+        if self.scenario.fidelity == "peak":
+            return None
+        return profile.closest(self.accelerator, self.engine.id, self.checkpoints[0].format)
+
+    def system(self, weights: Weights | None = None) -> System:
+        """Everything given, with one of the checkpoints (the first, unless said otherwise)."""
+        weights = weights or self.checkpoints[0]
+        if self.scenario.fidelity == "peak":
+            efficiency = profile.peak()
+        else:
+            fitted = profile.closest(self.accelerator, self.engine.id, weights.format)
+            efficiency = fitted.efficiency(self.accelerator, profile.memory_fraction(self.engine))
+        return System(
+            architecture=self.architecture,
+            accelerator=self.device(weights),
+            efficiency=efficiency,
+            checkpoint=self.checkpoint(weights),
+            workload=self.sessions,
+        )
+
+    @cached_property
+    def latency_targets(self) -> tuple[LatencyTarget, LatencyTarget]:
+        """The targets for TTFT and TPOT: asked for, or the workload's."""
+        ttft = parse_latency(self.scenario.ttft, "ttft") if self.scenario.ttft is not None else LatencyTarget(self.workload.ttft_target_s(self.context))
+        tpot = parse_latency(self.scenario.tpot, "tpot") if self.scenario.tpot is not None else LatencyTarget(self.workload.tpot_s.value)
+        return ttft, tpot
+
+    @cached_property
+    def targets(self) -> Targets:
+        """Limits as the mathematics takes them."""
+        ttft, tpot = self.latency_targets
+        normal = NormalDist()
+        numbers = {
+            "ttft_s": ttft.seconds,
+            "ttft_percentile": (ttft.percentile or 0.0) / 100,
+            "tpot_s": tpot.seconds,
+            "tpot_z": max(normal.inv_cdf(tpot.percentile / 100), 0.0) if tpot.percentile else 0.0,
+            "accuracy_floor": self.scenario.accuracy_floor,
+            "utilisation": self.scenario.utilisation,
+            "z": normal.inv_cdf(self.scenario.confidence),
+        }
+        return Targets(**{name: np.float64(value) for name, value in numbers.items()})
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What a person should know before they read the answer."""
+        found = []
+        longest = float(np.max(self.sessions.prompt + self.sessions.turns * (self.sessions.question + self.sessions.answer)))
+        if self.model.max_context and longest > self.model.max_context:
+            found.append(f"context: sessions of {longest:,.0f} tokens exceed the {self.model.max_context:,} that {self.model.name} states; computed anyway")
+        missing = self.accelerator.missing()
+        if missing:
+            found.append(f"accelerator: {self.accelerator.id} has no known {', '.join(missing)}: what needs it is null")
+        return tuple(found)
+
+    def require_known(self) -> None:
+        """Raises `BadInput` where the model's or accelerator's unknown numbers leave nothing to plan with."""
+        arch = self.architecture
+        unknown_fields = [name for name in ("parameters", "active_parameters", "hidden", "vocabulary") if math.isnan(float(getattr(arch, name)))]
+        if unknown_fields:
+            raise BadInput("model", self.model.id, f"its source does not hold {', '.join(unknown_fields)}, which a plan needs; give its full config.json")
+
+
+def resolve(scenario: Scenario) -> Problem:
+    """Reads everything that a scenario names. Raises `BadInput` for what is not known or does not fit together."""
+    model = read_model(scenario.model)
+    accelerator = read_accelerator(scenario.accelerator)
+    engine = engines.load(scenario.engine)
+    workload = read_workload(scenario.workload, seed=scenario.seed).with_session(
+        context=None if scenario.context is None else parse_tokens(scenario.context, "context"),
+        turns=scenario.turns,
+        answer=None if scenario.answer is None else parse_tokens(scenario.answer, "answer"),
+        followup=None if scenario.followup is None else parse_tokens(scenario.followup, "followup", least=0),
+        think=None if scenario.think is None else parse_duration(scenario.think, "think", zero=True),
+    )
+    if scenario.tp and model.query_heads % scenario.tp:
+        raise BadInput("tp", scenario.tp, f"must divide the {model.query_heads} query heads of {model.name}")
+    if scenario.pp and scenario.pp > model.layers:
+        raise BadInput("pp", scenario.pp, f"must not exceed the {model.layers} layers of {model.name}")
+    problem = Problem(scenario, model, accelerator, engine, workload, _checkpoints(scenario.weights, model))
+    for weights in problem.checkpoints:
+        problem.accelerator.peak(weights.format)
+    return problem
+
+
+def _checkpoints(text: str | None, model: ModelSpec) -> tuple[Weights, ...]:
+    if text is None:
+        return (Weights(model.weight_format),)
+    found = []
+    for part in text.split(","):
+        name, _, kept = part.strip().partition(":")
+        try:
+            retained = float(kept) if kept else 1.0
+        except ValueError:
+            retained = math.nan
+        if not 0 < retained <= 1:
+            raise BadInput("weights", part, "an accuracy after the colon must be above 0 and at most 1")
+        model.checkpoint(name)  # raises for an unknown format
+        found.append(Weights(name, retained))
+    return tuple(found)
+
+
+def stack(trees: list) -> object:
+    """Pytrees of one structure as one, its leaves stacked on a new leading axis."""
+    return jax.tree.map(lambda *leaves: np.stack([np.asarray(leaf, float) for leaf in leaves]), *trees)

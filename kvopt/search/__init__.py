@@ -1,0 +1,1 @@
+"""Constrained optimisation on Optax: lanes, augmented Lagrangian, repair to deployable settings, fronts."""

@@ -1,0 +1,107 @@
+"""What one vector of settings on one lane gives, and the largest load that it can carry."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from kvopt.search.lanes import BATCH, Lane, lane_system, settings
+from objectives import goals
+from objectives.accuracy.composition import lower, losses, retained, widening
+from objectives.goals import Targets
+from objectives.limits import constraints, violations
+from objectives.serving.session import Service, serve
+from objectives.types import Plan, Schedule, System
+
+GOALS = {
+    "sessions_per_gpu_hour": -1,
+    "users_per_gpu": -1,
+    "output_tokens_per_gpu_s": -1,
+    "accuracy_retained": -1,
+    "cost_per_session_usd": 1,
+    "energy_per_session_j": 1,
+    "ttft_s": 1,
+    "tpot_s": 1,
+}
+"""What can be optimised, with its sign: -1 is maximised, 1 minimised. Everything is searched on a log scale."""
+
+UNCONSTRAINED_BY = {"ttft_s": "ttft_s", "tpot_s": "tpot_s", "accuracy_retained": "accuracy"}
+"""An objective takes the place of the constraint on the same quantity."""
+
+
+class Given(NamedTuple):
+    """What all lanes share."""
+
+    system: System
+    cap: Array  # most requests in flight
+    active: Array  # (constraints,) 1 where the constraint holds, 0 where its quantity is an objective
+
+
+class State(NamedTuple):
+    """One evaluated point."""
+
+    plan: Plan
+    schedule: Schedule
+    service: Service
+    retained: Array
+    lower: Array
+    values: dict[str, Array]  # by the names of GOALS
+    found: dict[str, tuple[Array, Array]]  # constraints: value, limit
+    broken: Array  # (constraints,) violations, positive where broken
+
+
+def evaluate(given: Given, lane: Lane, targets: Targets, x: Array) -> State:
+    """The state at one vector of settings `(fields,)` on one lane."""
+    plan, schedule = settings(lane, x, given.cap)
+    system = lane_system(given.system, lane)
+    service = serve(system, plan, lane.effects, schedule)
+    loss = losses(plan, lane.accuracy)
+    kept = retained(loss, system.checkpoint.retained)
+    least = lower(loss, widening(lane.accuracy, targets.z), system.checkpoint.retained)
+    values = {
+        "sessions_per_gpu_hour": goals.sessions_per_gpu_hour(service),
+        "users_per_gpu": goals.users_per_gpu(service, system.workload, targets),
+        "output_tokens_per_gpu_s": goals.output_tokens_per_gpu_s(service, system.workload),
+        "accuracy_retained": kept,
+        "cost_per_session_usd": goals.cost_per_session_usd(service, system.accelerator),
+        "energy_per_session_j": goals.energy_per_session_j(service, system.accelerator),
+        "ttft_s": goals.ttft_s(service, system.workload, targets),
+        "tpot_s": goals.tpot_s(service, targets),
+    }
+    found = dict(constraints(service, system, schedule, targets, least))
+    return State(plan, schedule, service, kept, least, values, found, violations(found))
+
+
+def log_goal(name: str, state: State) -> Array:
+    """A goal as it is minimised: ln of the value, signed. Accuracy as the log loss itself, which is finer near 1 than any grid of accuracies."""
+    if name == "accuracy_retained":
+        return -jnp.log(state.values[name])
+    return GOALS[name] * jnp.log(state.values[name])
+
+
+def feasible(given: Given, state: State) -> Array:
+    """Whether every active constraint holds."""
+    return jnp.all(given.active * state.broken <= 0)
+
+
+def saturate(given: Given, lane: Lane, targets: Targets, x: Array, steps: int = 40) -> Array:
+    """The same settings at the largest number of decodes in flight that breaks no constraint, by bisection on its logarithm: `(fields,)`.
+
+    Memory, latency and utilisation only grow with the load. Where even the least load breaks one, the least load is returned.
+    """
+    low, high = jnp.log(lane.low[BATCH]), jnp.log(lane.high[BATCH])
+
+    def at(log_batch: Array) -> Array:
+        return x.at[BATCH].set(jnp.exp(log_batch))
+
+    def halve(_: int, bounds: tuple[Array, Array]) -> tuple[Array, Array]:
+        middle = (bounds[0] + bounds[1]) / 2
+        # accuracy does not depend on the load: a plan below the floor is still saturated, and found infeasible afterwards
+        holds = jnp.all((given.active * evaluate(given, lane, targets, at(middle)).broken)[:-1] <= 0)
+        return jnp.where(holds, middle, bounds[0]), jnp.where(holds, bounds[1], middle)
+
+    best, _ = jax.lax.fori_loop(0, steps, halve, (low, high))
+    return at(best)

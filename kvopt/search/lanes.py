@@ -1,0 +1,222 @@
+"""Lanes: one categorical choice each (deployment, checkpoint, methods), with the box of the continuous settings that remain.
+
+All lanes are pytrees of one structure, stacked on a leading axis, so that one compiled program searches them all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from kvopt.inputs import method as methods
+from kvopt.inputs.choice import MethodChoice, choices
+from kvopt.inputs.quantities import parse_tokens
+from kvopt.problem import Problem, Weights
+from kvopt.search.deployments import Deployment, deployments, scaleup_bandwidth
+from objectives.accuracy.composition import Accuracy
+from objectives.serving.concurrency import kv_pool_bytes
+from objectives.types import Checkpoint, Effects, Plan, Schedule, System, pytree, replace
+
+PLAN_FIELDS = ("layer_keep", "head_keep", "token_keep", "key_rank", "value_rank", "key_bits", "value_bits", "prefill_keep")
+SCHEDULE_FIELDS = ("batch", "chunk", "idle_resident", "prefix_cache_tokens")
+FIELDS = (*PLAN_FIELDS, *SCHEDULE_FIELDS)  # the continuous settings, in the order of every vector below
+LOGARITHMIC = np.array([name not in ("key_bits", "value_bits", "idle_resident", "prefix_cache_tokens") for name in FIELDS])
+BATCH = FIELDS.index("batch")
+LEAST_BATCH = 1e-3  # decodes in flight: one request every thousand answers
+SEQUENCE_SDS = 3.0  # max_num_seqs leaves room for three standard deviations of a Poisson number of requests
+
+
+@pytree
+class Lane:
+    """One categorical choice as the mathematics takes it, and the box of the continuous settings."""
+
+    schedule: Schedule
+    effects: Effects
+    accuracy: Accuracy
+    checkpoint: Checkpoint
+    peak_flops: Array
+    scaleup_bandwidth: Array
+    low: Array  # (fields,)
+    high: Array  # (fields,)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The same choice in words."""
+
+    deployment: Deployment
+    weights: Weights
+    methods: MethodChoice
+
+    @cached_property
+    def label(self) -> str:
+        """E.g. `TP2, park; fp8`."""
+        names = "+".join(method.id for method in self.methods.methods) or "uncompressed"
+        return f"{self.deployment.label}; {names}"
+
+
+def max_sequences(batch: Any) -> Any:
+    """Requests in flight that a group admits, so that a Poisson number of them around `batch` seldom waits."""
+    return batch + SEQUENCE_SDS * jnp.sqrt(batch) + 2
+
+
+def settings(lane: Lane, x: Array, cap: Array | float) -> tuple[Plan, Schedule]:
+    """The plan and schedule of one vector of continuous settings. `cap`: most requests in flight that the engine or the person allows."""
+    values = dict(zip(FIELDS, [x[i] for i in range(len(FIELDS))], strict=True))
+    plan = Plan(**{name: values[name] for name in PLAN_FIELDS})
+    schedule = replace(lane.schedule, **{name: values[name] for name in SCHEDULE_FIELDS})
+    return plan, replace(schedule, max_sequences=jnp.minimum(max_sequences(values["batch"]), cap))
+
+
+def lane_system(system: System, lane: Lane) -> System:
+    """The system with what the lane's checkpoint and deployment change."""
+    accelerator = replace(system.accelerator, peak_flops=lane.peak_flops, scaleup_bandwidth=lane.scaleup_bandwidth)
+    return replace(system, accelerator=accelerator, checkpoint=lane.checkpoint)
+
+
+def default_chunk(problem: Problem) -> float:
+    """[tokens] the engine's default chunk, or the one asked for; the whole prompt at `peak` fidelity."""
+    if problem.scenario.chunk is not None:
+        return float(parse_tokens(problem.scenario.chunk, "chunk"))
+    if problem.scenario.fidelity == "peak":
+        return float(np.max(problem.sessions.prompt + problem.sessions.question))
+    return float(problem.engine.chunk(problem.accelerator.memory.value / 2**30, problem.accelerator.id))
+
+
+def sequence_cap(problem: Problem) -> float:
+    """Most requests in flight per group: asked for, or the engine's default."""
+    return float(problem.scenario.max_num_seqs or problem.engine.sequences(problem.accelerator.memory.value / 2**30, problem.accelerator.id))
+
+
+def chunk_sizes(problem: Problem) -> np.ndarray:
+    """[tokens] the chunk sizes worth trying, rising: powers of two the engine takes, no longer than the longest prompt needs."""
+    if problem.scenario.chunk is not None or problem.scenario.fidelity == "peak":
+        return np.array([default_chunk(problem)])
+    longest = float(np.max(problem.sessions.prompt + problem.sessions.question))
+    sizes = [size for size in problem.engine.chunking.candidates if size < 2 * longest]
+    return np.array(sizes or [problem.engine.chunking.smallest], float)
+
+
+def edge_share(problem: Problem, chosen: MethodChoice) -> float:
+    """Share of the layers with a cache that the bits method compresses: some keep the first and last ones in 16 bits."""
+    edges = chosen.bits.edge_layers_16bit if chosen.bits else 0
+    cached = float(np.sum(problem.architecture.layer_count * (problem.architecture.head_count.sum(-1, keepdims=True) > 0)))
+    return max(0.0, 1 - 2 * edges / max(cached, 1.0))
+
+
+def _schedule(d: Deployment) -> Schedule:
+    """The categorical settings; the continuous ones are filled in by `settings`."""
+    numbers = {
+        "tensor_parallel": d.tp,
+        "pipeline_parallel": d.pp,
+        "replicas": d.replicas,
+        "context_parallel": d.dcp,
+        "attention_data_parallel": d.attention_dp,
+        "expert_parallel": d.expert_parallel,
+        "prefill_groups": d.prefill_groups,
+        "idle_parked": d.park,
+        **dict.fromkeys((*SCHEDULE_FIELDS, "max_sequences", "idle_resident"), 1.0),
+    }
+    return Schedule(**{name: np.float64(value) for name, value in numbers.items()})
+
+
+def _box(problem: Problem, chosen: MethodChoice) -> dict[str, tuple[float, float]]:
+    """The least and the most of every continuous setting."""
+    low, high = chosen.bounds()
+    chunks = chunk_sizes(problem)
+    peak = problem.scenario.fidelity == "peak"
+    several = bool(np.any(problem.sessions.turns > 1)) and not peak  # the theory parks everyone who thinks
+    shared = bool(np.any(problem.sessions.shared_prefix > 0)) and problem.engine.prefix_caching.available
+    return {name: (float(getattr(low, name)), float(getattr(high, name))) for name in PLAN_FIELDS} | {
+        "batch": (LEAST_BATCH, sequence_cap(problem)),
+        "chunk": (float(chunks[0]), float(chunks[-1])),
+        "idle_resident": (0.0, float(several)),
+        "prefix_cache_tokens": (0.0, float(problem.sessions.reuse_tokens[-1]) if shared else 0.0),
+    }
+
+
+def _effects(problem: Problem, chosen: MethodChoice) -> Effects:
+    share = edge_share(problem, chosen)
+    effects = chosen.effects()
+    return replace(effects, bits=jax.tree.map(lambda cut: cut * share, effects.bits))
+
+
+def _stack(trees: Sequence[Any]) -> Any:
+    return jax.tree.map(lambda *leaves: np.stack([np.asarray(leaf, np.float64) for leaf in leaves]), *trees)
+
+
+def stacked(problem: Problem, chosen: Sequence[Choice]) -> Lane:
+    """The lanes of several choices, float64 leaves stacked on a leading axis. Parts that choices share are made once."""
+
+    def unique(items: Sequence[Any]) -> tuple[list[Any], np.ndarray]:
+        seen = {id(item): item for item in items}
+        place = {key: position for position, key in enumerate(seen)}
+        return list(seen.values()), np.array([place[id(item)] for item in items])
+
+    (grouped, d), (stored, w), (used, m) = (unique([getattr(c, name) for c in chosen]) for name in ("deployment", "weights", "methods"))
+    boxes = [_box(problem, method) for method in used]
+    devices = [problem.device(weights) for weights in stored]
+    by_method = {
+        "effects": _stack([_effects(problem, method) for method in used]),
+        "accuracy": _stack([method.accuracy(problem.task, problem.context, problem.question_hidden, problem.model.id) for method in used]),
+        "low": np.array([[box[name][0] for name in FIELDS] for box in boxes]),
+        "high": np.array([[box[name][1] for name in FIELDS] for box in boxes]),
+    }
+    by_deployment = {
+        "schedule": _stack([_schedule(deployment) for deployment in grouped]),
+        "scaleup_bandwidth": np.array([scaleup_bandwidth(problem, devices[0], deployment.tp) for deployment in grouped]),
+    }
+    by_weights = {
+        "checkpoint": _stack([problem.checkpoint(weights) for weights in stored]),
+        "peak_flops": np.array([device.peak_flops for device in devices]),
+    }
+    return Lane(**take(by_method, m), **take(by_deployment, d), **take(by_weights, w))
+
+
+def memory_left(problem: Problem, grouped: Sequence[Deployment], weights: Weights) -> np.ndarray:
+    """[bytes] that the weights leave for caches on one slot of each deployment, with the smallest reserve: negative where they do not fit."""
+    lanes = stacked(problem, [Choice(deployment, weights, MethodChoice()) for deployment in grouped])
+    smallest = float(chunk_sizes(problem)[0])
+    system = problem.system(weights)
+
+    def pool(one: Lane) -> Array:
+        return kv_pool_bytes(lane_system(system, one), replace(one.schedule, chunk=jnp.asarray(smallest), max_sequences=jnp.asarray(1.0)))
+
+    with jax.enable_x64(True):
+        return np.asarray(jax.jit(jax.vmap(pool))(lanes))
+
+
+def deployable_methods(problem: Problem) -> list[MethodChoice]:
+    """What the engine can run today on this accelerator: no compression first, then every method with evidence for the task."""
+    formats = problem.engine.formats_on(problem.accelerator.arch, problem.accelerator.id)
+    offered = [method for method in methods.load_all() if method.dimension != "bits" or method.id in formats]
+    return list(choices(offered, problem.task, problem.question_hidden, problem.engine.id))
+
+
+def research_methods(problem: Problem) -> list[MethodChoice]:
+    """Every combination of methods with evidence for the task, whatever runs it."""
+    return list(choices(methods.load_all(), problem.task, problem.question_hidden))
+
+
+def make_choices(problem: Problem, offered: Sequence[MethodChoice], grouped: Sequence[Deployment] | None = None) -> list[Choice]:
+    """Every deployment whose weights fit, with every checkpoint and every one of the offered methods."""
+    candidates = deployments(problem) if grouped is None else list(grouped)
+    fitting = [
+        (deployment, weights)
+        for weights in problem.checkpoints
+        for deployment, left in zip(candidates, memory_left(problem, candidates, weights), strict=True)
+        if left > 0
+    ]
+    return [Choice(deployment, weights, chosen) for deployment, weights in fitting for chosen in offered]
+
+
+def take(lanes: Any, index: np.ndarray) -> Any:
+    """Some rows of stacked pytrees."""
+    return jax.tree.map(lambda leaf: leaf[index], lanes)

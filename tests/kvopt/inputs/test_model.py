@@ -1,0 +1,189 @@
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from kvopt import catalog
+from kvopt.errors import BadInput
+from kvopt.inputs.hf_config import from_yaml, read_catalog, read_config, read_model
+from kvopt.inputs.model_names import aliases, known_names, resolve
+
+CONFIGS = Path(__file__).parents[4] / "shared" / "data" / "configs"
+IDS = catalog.ids("models")
+
+
+@pytest.mark.parametrize(
+    ("text", "model"),
+    [
+        ("yi-34b-200k", "yi-34b-200k"),
+        ("01-ai/Yi-34B-200K", "yi-34b-200k"),
+        ("llama-3.1-70b", "meta-llama-3.1-70b"),
+        ("meta-llama/Meta-Llama-3.1-70B", "meta-llama-3.1-70b"),
+        ("meta-llama/Llama-3.1-8B-Instruct", "meta-llama-3.1-8b"),
+        ("Llama-3.3-70B-Instruct", "meta-llama-3.1-70b"),
+        ("llama3.1-8b", "meta-llama-3.1-8b"),
+        ("qwen2.5-72b", "qwen2.5-72b-instruct"),
+        ("Qwen/Qwen2.5-7B", "qwen2.5-7b-instruct"),
+        ("deepseek-v3", "deepseek-v3"),
+        ("deepseek-ai/DeepSeek-R1", "deepseek-v3"),
+        ("mistralai/Mixtral-8x7B-Instruct-v0.1", "mixtral-8x7b-v0.1"),
+        ("mistral-7b", "mistral-7b-v0.3"),
+        ("gemma-3-27b", "gemma-3-27b-it"),
+        ("google/gemma-4-31B-it", "gemma-4-31b"),
+        ("GPT-OSS-120B", "gpt-oss-120b"),
+        ("command-r-plus", "c4ai-command-r-plus"),
+        ("nemotron-3-nano-30b-a3b", "nvidia-nemotron-3-nano-30b-a3b-bf16"),
+        ("qwen3.6-27b", "qwen3.5-27b"),
+        ("phi-4", "phi-4"),
+    ],
+)
+def test_names_people_say(text: str, model: str) -> None:
+    assert resolve(text) == model
+    assert read_model(text).id == model
+
+
+@pytest.mark.parametrize("text", ["mistral-7b-instruct-v0.2", "qwen2-57b-a14b", "deepseek", "llama-3.1-8b-gradient-1048k", ""])
+def test_names_of_other_models_are_not_taken_for_a_known_one(text: str) -> None:
+    assert resolve(text) is None
+
+
+def test_unknown_name_gets_the_nearest() -> None:
+    with pytest.raises(BadInput, match=r"llama-3\.1-70b") as caught:
+        read_model("llama-3.1-71b")
+    assert caught.value.field == "model"
+
+
+@pytest.mark.parametrize("model", IDS)
+def test_every_catalog_file_reads_and_comes_back(model: str) -> None:
+    spec = read_catalog(model)
+    assert spec.id == model == spec.name.rpartition("/")[2].lower()
+    assert from_yaml(yaml.safe_load(spec.to_yaml())) == spec
+    for alias in spec.aliases:
+        assert resolve(alias) in (model, None)
+        assert alias in known_names()
+    a = spec.architecture()
+    for name, leaf in vars(a).items():
+        assert np.asarray(leaf).dtype == np.float64, name
+
+
+@pytest.mark.skipif(not CONFIGS.exists(), reason="the folder with the evidence is not beside the repository")
+def test_catalog_is_what_the_configs_say() -> None:
+    specs = [read_config(path) for path in sorted(CONFIGS.glob("*.json"))]
+    assert sorted(spec.id for spec in specs) == sorted(IDS)
+    for spec in specs:
+        assert (Path(catalog.__file__).parent / "models" / f"{spec.id}.yaml").read_text(encoding="utf-8") == spec.to_yaml()
+
+
+def test_aliases_mean_one_model() -> None:
+    for alias in {"llama-3.1-70b", "qwen2.5-72b", "deepseek-r1"}:
+        assert sum(alias in aliases(model) for model in IDS) == 1
+
+
+def test_groups_and_layers() -> None:
+    spec = read_catalog("gemma-3-27b-it")
+    merged, apart = spec.architecture(), spec.architecture(per_layer=True)
+    assert merged.layer_count.ravel().tolist() == [52, 10]
+    assert merged.head_count.ravel().tolist() == [16, 16]
+    assert apart.head_count.shape == (62, 16)
+    assert apart.layer_count.shape == (62, 1)
+    assert apart.window[:7].ravel().tolist() == [1024] * 5 + [0, 1024]
+
+
+def test_heads_are_masked_where_layers_have_fewer() -> None:
+    apart = read_catalog("mimo-v2-flash").architecture(per_layer=True)
+    assert apart.head_count.shape == (48, 8)
+    assert apart.head_count[0].tolist() == [1] * 4 + [0] * 4
+    assert apart.head_count[1].tolist() == [1] * 8
+
+
+def test_layers_without_attention_have_no_row_but_count() -> None:
+    spec = read_catalog("nvidia-nemotron-3-nano-30b-a3b-bf16")
+    assert spec.architecture(per_layer=True).layer_count.shape == (29, 1)
+    assert spec.architecture().layers == 52
+
+
+def test_unknown_numbers_are_nan() -> None:
+    a = read_catalog("minimax-m2").architecture()
+    assert math.isnan(a.parameters)
+    assert math.isnan(a.experts)
+    assert a.query_heads == 48
+
+
+def test_latent_flop() -> None:
+    a = read_catalog("deepseek-v3").architecture()
+    assert a.attention_flop.item() == 2 * 128 * (128 + 64 + 128)
+    assert a.decode_flop.item() == 2 * 128 * (2 * 512 + 64)
+    assert (a.head_count.item(), a.key_width.item(), a.value_width.item()) == (1, 576, 0)
+    assert a.decode_flop.item() / (576 * 2) == pytest.approx(242, abs=0.5)  # FLOP per byte of bf16 latent
+
+
+def test_sparse_attention() -> None:
+    a = read_catalog("glm-5.3").architecture(per_layer=True)
+    assert np.count_nonzero(a.index_width) == 21
+    assert set(a.select.ravel()) == {2048}
+    assert set(a.index_flop.ravel()) == {0, 2 * 32 * 128}
+    m3 = read_catalog("minimax-m3").architecture()
+    assert m3.select.ravel().tolist() == [math.inf, 16 * 128]
+
+
+def test_compressed_attention() -> None:
+    a = read_catalog("deepseek-v4-flash").architecture()
+    assert dict(zip(a.global_rate.ravel().tolist(), a.layer_count.ravel().tolist(), strict=True)) == {0: 2, 1 / 4: 21, 1 / 128: 20}
+    assert a.index_rate.ravel().tolist() == [0, 1 / 4, 0]
+    assert set(a.value_width.ravel()) == {0}
+
+
+def test_shared_layers_read_but_do_not_store() -> None:
+    a = read_catalog("gemma-4-e2b").architecture(per_layer=True)
+    assert a.stores.ravel().tolist() == [1] * 15 + [0] * 20
+    assert (a.head_count.sum(axis=1) == 1).all()
+
+
+def test_checkpoint_bytes() -> None:
+    assert read_catalog("yi-34b-200k").checkpoint().bytes_per_parameter == 2
+    assert read_catalog("deepseek-v3").checkpoint().bytes_per_parameter == 1
+    assert read_catalog("yi-34b-200k").checkpoint("int4").bytes_per_parameter == 0.52
+    assert read_catalog("yi-34b-200k").checkpoint("fp8").bytes_per_embedding == 2
+    assert read_catalog("yi-34b-200k").checkpoint("fp8").retained == 1
+    with pytest.raises(BadInput, match="weight format: fp3"):
+        read_catalog("yi-34b-200k").checkpoint("fp3")
+
+
+def test_checkpoint_with_bf16_attention_beside_4_bit_experts() -> None:
+    spec = read_catalog("gpt-oss-120b")
+    c, known = spec.checkpoint(), spec.parameters
+    assert known.total is not None
+    assert known.embedding is not None
+    stored = (known.total - known.embedding) * c.bytes_per_parameter + known.embedding * c.bytes_per_embedding
+    assert stored / 1e9 == pytest.approx(65.2, abs=0.2)  # the published files
+
+
+def test_tied_embeddings_are_stored_once_and_multiplied_once() -> None:
+    tied, apart = read_catalog("llama-3.2-1b").parameters, read_catalog("meta-llama-3.1-8b").parameters
+    assert tied.embedding == tied.head == 128256 * 2048
+    assert apart.embedding == 2 * 128256 * 4096
+
+
+def test_bad_catalog_file(tmp_path: Path) -> None:
+    text = read_catalog("yi-34b-200k").to_yaml()
+    path = tmp_path / "mine.yaml"
+    path.write_text(text, encoding="utf-8")
+    assert read_model(str(path)) == read_catalog("yi-34b-200k")
+    path.write_text(text.replace("layers: 60", "layers: 61"), encoding="utf-8")
+    with pytest.raises(BadInput, match="61 layers"):
+        read_model(str(path))
+    path.write_text(text + "colour: red\n", encoding="utf-8")
+    with pytest.raises(BadInput, match="colour"):
+        read_model(str(path))
+
+
+def test_reading_a_model_starts_no_jax_backend() -> None:
+    code = (
+        "from kvopt.inputs.hf_config import read_model; read_model('yi-34b-200k').architecture(); "
+        "from jax._src import xla_bridge; assert not xla_bridge._backends"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
