@@ -1,0 +1,41 @@
+"""kvopt: which KV-cache compression, precision, parallelism and scheduling settings serve the most users on your accelerators?
+
+    >>> import kvopt
+    >>> result = kvopt.optimize(model="llama-3.1-8b", accelerator="h100-sxm", gpus=1, context="32k")  # doctest: +SKIP
+    >>> print(result)  # doctest: +SKIP
+
+The verbs live in `kvopt.api`; importing the package compiles nothing and sets no global JAX flag.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from kvopt.errors import BadInput as BadInput
+
+if TYPE_CHECKING:
+    from kvopt.api import analyze as analyze
+    from kvopt.api import evaluate as evaluate
+    from kvopt.api import optimize as optimize
+    from kvopt.api import pareto as pareto
+    from kvopt.api import sensitivity as sensitivity
+    from kvopt.inputs.scenario import Scenario as Scenario
+    from kvopt.results import Result as Result
+    from kvopt.results import load as load
+
+__all__ = ["BadInput", "Result", "Scenario", "analyze", "evaluate", "load", "optimize", "pareto", "sensitivity"]
+
+_HOMES = {
+    **dict.fromkeys(("analyze", "evaluate", "optimize", "pareto", "sensitivity"), "kvopt.api"),
+    **dict.fromkeys(("Result", "load"), "kvopt.results"),
+    "Scenario": "kvopt.inputs.scenario",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Loads a public name from where it lives when it is first used, so that `import kvopt` stays light."""
+    from importlib import import_module
+
+    if name not in _HOMES:
+        raise AttributeError(f"module 'kvopt' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

@@ -8,7 +8,6 @@ from functools import cached_property
 from statistics import NormalDist
 from typing import cast
 
-import jax
 import numpy as np
 
 from kvopt.errors import BadInput
@@ -182,8 +181,3 @@ def _checkpoints(text: str | None, model: ModelSpec) -> tuple[Weights, ...]:
         model.checkpoint(name)  # raises for an unknown format
         found.append(Weights(name, retained))
     return tuple(found)
-
-
-def stack(trees: list) -> object:
-    """Pytrees of one structure as one, its leaves stacked on a new leading axis."""
-    return jax.tree.map(lambda *leaves: np.stack([np.asarray(leaf, float) for leaf in leaves]), *trees)

@@ -48,6 +48,7 @@ class Scenario(BaseModel):
     chunk: Count | None = Field(None, description="prompt tokens per step; absent: optimize searches them, analyze takes the engine's default")
     max_num_seqs: int | None = Field(None, description="cap on the requests in flight per group; absent: the engine's default caps it")
     idle: Literal["park", "recompute"] | None = Field(None, description="fate of idle caches that leave HBM; absent: optimize searches it, analyze takes the better")
+    methods: str | None = Field(None, description="methods to use, with what they keep, e.g. fp8 or duoattention:0.5,kivi:4; analyze: absent means none; a search: only these")
     seed: int = Field(0, description="seed of the search")
 
     @classmethod

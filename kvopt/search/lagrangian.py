@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-from kvopt.search.evaluate import Given, evaluate, log_goal
+from kvopt.search.evaluate import GOALS, Given, evaluate, log_goal
 from kvopt.search.lanes import LOGARITHMIC, Lane
 from objectives.goals import Targets
 from objectives.gradient import value_and_grad
@@ -24,7 +24,7 @@ SHARPNESS = 0.02  # mu of the smooth Tchebycheff scalarisation
 
 
 class Scalarisation(NamedTuple):
-    """How several goals become one: weights `(goals,)` and the best value known of each, both on the log scale."""
+    """How several goals become one, in the order of `GOALS`: weights `(goals,)`, 0 for those that do not count, and the best log value known of each."""
 
     weights: Array
     ideal: Array
@@ -48,16 +48,17 @@ def from_settings(lane: Lane, x: Array) -> Array:
 
 def tchebycheff(logs: Array, scalarisation: Scalarisation) -> Array:
     """Smooth Tchebycheff: mu * logsumexp(w (f - ideal) / mu), which reaches the non-convex parts of a front (Lin et al., ICML 2024)."""
-    return SHARPNESS * jax.nn.logsumexp(scalarisation.weights * (logs - scalarisation.ideal) / SHARPNESS)
+    gaps = jnp.where(scalarisation.weights > 0, scalarisation.weights * (logs - scalarisation.ideal), -1e3)
+    return SHARPNESS * jax.nn.logsumexp(gaps / SHARPNESS)
 
 
-def improve(given: Given, lane: Lane, targets: Targets, scalarisation: Scalarisation, names: tuple[str, ...], x: Array) -> Array:
+def improve(given: Given, lane: Lane, targets: Targets, scalarisation: Scalarisation, x: Array) -> Array:
     """Settings `(fields,)` that improve on `x` under the constraints; one lane."""
     optimiser = optax.adam(optax.cosine_decay_schedule(LEARNING_RATE, STEPS, alpha=0.05), b2=0.99)
 
     def lagrangian(z: Array, multipliers: Array, penalty: Array) -> tuple[Array, Array]:
         state = evaluate(given, lane, targets, to_settings(lane, z))
-        goal = tchebycheff(jnp.stack([log_goal(name, state) for name in names]), scalarisation)
+        goal = tchebycheff(jnp.stack([log_goal(name, state) for name in GOALS]), scalarisation)
         broken = given.active * state.broken
         charged = jnp.maximum(multipliers + penalty * broken, 0.0)
         return goal + jnp.sum(charged**2 - multipliers**2) / (2 * penalty), broken

@@ -30,6 +30,7 @@ FIELDS = (*PLAN_FIELDS, *SCHEDULE_FIELDS)  # the continuous settings, in the ord
 LOGARITHMIC = np.array([name not in ("key_bits", "value_bits", "idle_resident", "prefix_cache_tokens") for name in FIELDS])
 BATCH = FIELDS.index("batch")
 LEAST_BATCH = 1e-3  # decodes in flight: one request every thousand answers
+MOST_CHUNK = 16384  # [tokens] the largest default of any engine: a longer step stalls every decode for seconds, which the mean step does not show
 SEQUENCE_SDS = 3.0  # max_num_seqs leaves room for three standard deviations of a Poisson number of requests
 
 
@@ -96,11 +97,11 @@ def sequence_cap(problem: Problem) -> float:
 
 
 def chunk_sizes(problem: Problem) -> np.ndarray:
-    """[tokens] the chunk sizes worth trying, rising: powers of two the engine takes, no longer than the longest prompt needs."""
+    """[tokens] the chunk sizes worth trying, rising: powers of two the engine takes, up to `MOST_CHUNK` and what the longest prompt needs."""
     if problem.scenario.chunk is not None or problem.scenario.fidelity == "peak":
         return np.array([default_chunk(problem)])
     longest = float(np.max(problem.sessions.prompt + problem.sessions.question))
-    sizes = [size for size in problem.engine.chunking.candidates if size < 2 * longest]
+    sizes = [size for size in problem.engine.chunking.candidates if size < 2 * longest and size <= MOST_CHUNK]
     return np.array(sizes or [problem.engine.chunking.smallest], float)
 
 

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from objectives.serving.group import StepCosts, weights_read_s
-from objectives.serving.kv_cache import Cache, cache, entries, kept, session_bytes
+from objectives.serving.kv_cache import Cache, cache, entries, head_shards, kept, session_bytes
 from objectives.types import Architecture, Effects, Plan, Schedule
 
 
@@ -29,11 +29,13 @@ def expanded(rank: Array | float) -> Array:
     return jnp.asarray(rank) * jnp.minimum((1 - jnp.asarray(rank)) * 1e3, 1.0)
 
 
-def scored_bytes(architecture: Architecture, plan: Plan, effects: Effects, tokens: Array) -> Array:
-    """[bytes] read per decoded token only to choose what to read (Quest: two vectors a page). Shape of `tokens`."""
+def scored_bytes(architecture: Architecture, plan: Plan, effects: Effects, schedule: Schedule, tokens: Array) -> Array:
+    """[bytes] read per decoded token by a group only to choose what to read (Quest: two vectors a page). Shape of `tokens`."""
     n = jnp.asarray(tokens)[..., None, None]
     held = jnp.minimum(n, architecture.window) + architecture.global_rate * n
-    key = architecture.layer_count * architecture.head_count * held * architecture.key_width * 2
+    heads = jnp.sum(architecture.head_count, axis=-1, keepdims=True)
+    copies = jnp.maximum(1.0, head_shards(schedule) / jnp.maximum(heads, 1))
+    key = architecture.layer_count * architecture.head_count * copies * held * architecture.key_width * 2
     choosing = jnp.minimum((1 - kept(plan.token_keep, effects.token, "read")) * 1e3, 1.0)  # nothing is scored where everything is read
     return jnp.sum(effects.score_read * choosing * key, axis=(-2, -1))
 
@@ -42,7 +44,7 @@ def kv_step_s(architecture: Architecture, plan: Plan, effects: Effects, schedule
     """[s] that one request at a context of `tokens` adds to a step for its cache: the slower of reading it and attending to it. Shape of `tokens`."""
     read = cache(architecture, plan, effects, "read", schedule)
     compressed = session_bytes(architecture, effects, read, tokens) - read.index_bytes * tokens - read.state_bytes
-    as_it_is = read.index_bytes * tokens + read.state_bytes + scored_bytes(architecture, plan, effects, tokens)
+    as_it_is = read.index_bytes * tokens + read.state_bytes + scored_bytes(architecture, plan, effects, schedule, tokens)
     flop = attention_flop(architecture, plan, effects, read, tokens)
     return jnp.maximum((compressed / effects.read_efficiency + as_it_is) * costs.kv_byte, flop * costs.attention_flop)
 

@@ -66,6 +66,8 @@ def step_costs(system: System, schedule: Schedule) -> StepCosts:
     linear_flop = 1 / (efficiency.mfu * accelerator.peak_flops * ranks)
     collectives = jnp.minimum(ranks - 1, 1.0) + jnp.minimum(schedule.context_parallel - 1, 1.0)
     parallel = architecture.layers * efficiency.parallel_layer_s * collectives
+    # over an unknown link next to nothing: one rank sends nothing and does not care
+    link = jnp.where(jnp.isnan(accelerator.scaleup_bandwidth), 1.0, accelerator.scaleup_bandwidth)
     return StepCosts(
         dense_read=dense / weights_bandwidth,
         experts_read=architecture.expert_parameters * checkpoint.bytes_per_parameter / weights_bandwidth,
@@ -73,7 +75,7 @@ def step_costs(system: System, schedule: Schedule) -> StepCosts:
         attention_flop=1 / (efficiency.mfu_attention * accelerator.peak_flops_16bit * ranks),
         token=2 * (architecture.active_parameters + architecture.head_parameters) * linear_flop,
         kv_byte=1 / (efficiency.mbu_kv * accelerator.memory_bandwidth * ranks),
-        exchange=exchanged_bytes(architecture, schedule) / (efficiency.allreduce * accelerator.scaleup_bandwidth),
+        exchange=exchanged_bytes(architecture, schedule) / (efficiency.allreduce * link),
         prefill_overhead=architecture.layers * efficiency.prefill_layer_s + parallel,
         decode_overhead=architecture.layers * efficiency.decode_layer_s + parallel,
     )
@@ -82,5 +84,3 @@ def step_costs(system: System, schedule: Schedule) -> StepCosts:
 def weights_read_s(architecture: Architecture, costs: StepCosts, tokens: Array) -> Array:
     """[s] to read the weights that a step of `tokens` tokens touches."""
     return costs.dense_read + costs.experts_read * experts_hit(architecture, tokens)
-
-

@@ -55,7 +55,12 @@ class Cache(NamedTuple):
 
 
 def cache(
-    architecture: Architecture, plan: Plan, effects: Effects, which: Sum = "stored", schedule: Schedule | None = None, keep_tokens: Array | float = 0.0
+    architecture: Architecture,
+    plan: Plan,
+    effects: Effects,
+    which: Sum = "stored",
+    schedule: Schedule | None = None,
+    keep_tokens: Array | float = 0.0,
 ) -> Cache:
     """One sum of a plan: every byte once, or, with a schedule, what a tensor-parallel group must set aside.
 

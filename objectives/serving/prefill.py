@@ -15,12 +15,11 @@ from objectives.types import Architecture, Effects, Plan, Schedule, System
 def attended(cap: Array, rate: Array, start: Array, new: Array) -> Array:
     """Key entries attended by `new` tokens after `start` others, when a token at position x attends min(rate * x, cap): the integral over x."""
 
-    def until(x: Array) -> Array:
-        limit = jnp.minimum(cap, 1e12)  # finite, so that an unlimited cap times nothing is nothing
-        bent = jnp.minimum(x, limit / jnp.maximum(rate, 1e-12))
-        return rate * bent**2 / 2 + limit * (x - bent)
-
-    return until(start + new) - until(start)
+    limit = jnp.minimum(cap, 1e12)  # finite, so that an unlimited cap times nothing is nothing
+    bend = limit / jnp.maximum(rate, 1e-12)
+    end = start + new
+    first, last = jnp.minimum(start, bend), jnp.minimum(end, bend)  # below the cap a token sees the mean of the ends, without a difference of squares
+    return rate * (last - first) * (last + first) / 2 + limit * (jnp.maximum(end - bend, 0) - jnp.maximum(start - bend, 0))
 
 
 def attention_flop(architecture: Architecture, cached: Array, new: Array) -> Array:

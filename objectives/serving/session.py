@@ -6,7 +6,10 @@ t_mix while some prompt is being prefilled (a share rho_p of the time) and t_dec
     lambda * R * A = b * (lambda * n_mix + (1 - lambda * M) / t_dec),    M = sum of the mixed steps' time of one session, n_mix their number
 
 and lambda = 1 / T(b) with T(b) = M + (R * A / b - n_mix) * t_dec + exposed switching: what a group spends on one session. It holds from light load, where
-t_dec is that of b given that anyone decodes, b / (1 - exp(-b)), up to b = R * A / n_mix, where every step carries a chunk.
+t_dec is that of b given that anyone decodes, up to b = R * A / n_mix, where every step carries a chunk.
+
+Where users are few, the one whose prompt is being prefilled is missed among those who decode: (1 - 1/N) as many decode beside a prompt as at other times,
+so that T(b) = M + (R * A / b * (1 - rho_p / N) - (1 - 1/N) * n_mix) * t_dec + exposed switching, N being what Little's law gives (`queueing`).
 """
 
 from __future__ import annotations
@@ -16,10 +19,11 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import Array
 
-from objectives.serving import concurrency, decode, prefill, switching
+from objectives.serving import concurrency, decode, prefill, queueing, switching
 from objectives.serving.group import StepCosts, step_costs
 from objectives.serving.kv_cache import Cache, cache, session_bytes
 from objectives.types import Architecture, Effects, Plan, Schedule, System, Workload, pytree, replace
+
 
 @pytree
 class Service:
@@ -133,15 +137,16 @@ def chunked(arch: Architecture, effects: Effects, have: Sums, chunk: Array, prom
 
 def serve(system: System, plan: Plan, effects: Effects, schedule: Schedule) -> Service:
     """The state of a deployment that keeps `schedule.batch` decodes in flight on every decoding group."""
+    # an unknown host link as next to none: it changes nothing where nothing is parked, and lets nothing be parked
+    host = system.accelerator.host_bandwidth
+    system = replace(system, accelerator=replace(system.accelerator, host_bandwidth=jnp.where(jnp.isnan(host), 1.0, host)))
     arch, w, s = system.architecture, system.workload, schedule
     have = sums(system, plan, effects, s)
     hits = prefix_hits(w, s.prefix_cache_tokens)
     first, follow_up, recompute = prompts(w, s, hits * w.shared_prefix)
     answered = jnp.sum(w.weight * w.turns * w.answer)  # tokens decoded per session
     batch = jnp.asarray(s.batch)
-    present = batch / -jnp.expm1(-batch)  # decodes in flight given that there are any
     kv_s = jnp.sum(w.weight * w.turns * w.answer * decode.kv_step_s(arch, plan, effects, s, have.costs, decode_context(w))) / answered
-    decode_s = decode.decode_step_s(arch, have.costs, present, kv_s)
 
     # separate prefill groups take prompts and recomputed contexts; a follow-up's few tokens stay where its cache is
     split = jnp.where(jnp.asarray(s.prefill_groups) > 0, 1.0, 0.0)
@@ -155,7 +160,8 @@ def serve(system: System, plan: Plan, effects: Effects, schedule: Schedule) -> S
 
     parked = (1 - s.idle_resident) * s.idle_parked
     returned = returning_context(w)
-    fetch_s, switch_s = switching.switch_s(system, effects, have.moved, s, returned, w.question + w.answer)
+    written = w.question + w.answer + w.prompt / jnp.maximum(w.turns - 1, 1.0)  # since the last parking; the first one brings the prompt
+    fetch_s, switch_s = switching.switch_s(system, effects, have.moved, s, returned, written)
     resumes = w.weight * (w.turns - 1) * parked
     handover_s = split * session_bytes(arch, effects, have.moved, w.prompt) / switching.link_bandwidth(system, s)
 
@@ -164,15 +170,30 @@ def serve(system: System, plan: Plan, effects: Effects, schedule: Schedule) -> S
     carried_s = questions_s + (1 - split) * prompts_s  # in steps that decodes share
     mixed_steps = per_session((1 - split) * prompt_run.steps, question_run.steps, (1 - split) * recompute_run.steps)
     switching_s = jnp.sum(resumes * switch_s)
-    busy_s = carried_s + jnp.maximum(answered / batch - mixed_steps, 0.0) * decode_s + system.efficiency.exposed_switch * switching_s
-    rate = 1 / busy_s
-    prompt_rate = rate * (1 + split * (decode_groups / jnp.maximum(s.prefill_groups, 1) - 1))  # per slot that takes prompts
-    queue_utilisation = prompt_rate * (prompts_s + (1 - split) * questions_s)
+    away_s = jnp.sum(w.weight * ((w.turns - 1) * w.think_s + w.turns * system.efficiency.server_s + handover_s) + resumes * fetch_s)
+    exposed_s = system.efficiency.exposed_switch * switching_s
     second_moment = per_session(prompt_run.service_s**2, (1 - split) * question_run.service_s**2, recompute_run.service_s**2)
-    # Pollaczek-Khinchine: one prompt at a time, first come first served; the second moment is over atoms and kinds
-    wait_s = prompt_rate * second_moment / (2 * (1 - jnp.minimum(queue_utilisation, 0.99)))
-
+    per_queue = 1 + split * (decode_groups / jnp.maximum(s.prefill_groups, 1) - 1)  # slots that decode per slot that takes prompts
+    queue = queueing.Queue(prompts_s + (1 - split) * questions_s, second_moment, away_s + prompts_s + questions_s, per_queue)
     follow_ups = jnp.sum(w.weight * (w.turns - 1))
+
+    def spent(users: Array | float, rate: Array | float) -> tuple[Array, Array]:
+        """[s] of a decode step without a prompt, and [s] that a slot spends on one session, with so many users; `rate`: [1/s] about how many sessions."""
+        missed = jnp.minimum(rate * carried_s, 1.0) / users  # of the decodes, while somebody is in prefill
+        step_s = decode.decode_step_s(arch, have.costs, queueing.present(batch / (1 - missed), users), kv_s)
+        steps = answered / batch * (1 - missed) - (1 - 1 / users) * mixed_steps
+        return step_s, carried_s + jnp.maximum(steps, 0.0) * step_s + exposed_s
+
+    def users(rate: Array) -> Array:
+        """Users of a prefill queue at about so many sessions a second and slot."""
+        return queueing.population(queue, rate, batch, 1 + follow_ups)
+
+    _, open_s = spent(jnp.inf, 0.0)
+    decode_s, busy_s = spent(users(1 / open_s) / per_queue, 1 / open_s)
+    rate = 1 / busy_s
+    queue_utilisation = per_queue * rate * queue.service_s
+    wait_s = queueing.wait_s(queue, rate, users(rate))
+
     later_s = questions_s + jnp.sum(w.weight * (recompute.times * recompute_run.service_s)) + jnp.sum(resumes * fetch_s)
     later_s = wait_s + later_s / jnp.maximum(follow_ups, 1e-9) + system.efficiency.server_s
     first_s = prompt_run.service_s + handover_s + system.efficiency.server_s

@@ -22,8 +22,8 @@ def switch_s(system: System, effects: Effects, moved: Cache, schedule: Schedule,
     """
     n = jnp.asarray(tokens)
     coming = session_bytes(system.architecture, effects, moved, n)
-    before = session_bytes(system.architecture, effects, moved, jnp.maximum(n - new_tokens, 0))
-    going = coming - system.efficiency.append_only * before
+    # what is new: all of a state, and of a window no more than it holds
+    going = session_bytes(system.architecture, effects, moved, n - system.efficiency.append_only * jnp.maximum(n - new_tokens, 0))
     bandwidth = link_bandwidth(system, schedule)
     both = jnp.where(jnp.asarray(system.accelerator.host_full_duplex) > 0.5, jnp.maximum(coming, going), coming + going)
     return coming / bandwidth, both / bandwidth

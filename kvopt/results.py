@@ -1,0 +1,137 @@
+"""One result object for every verb: it prints, saves, loads, and gives a table."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import platform
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from kvopt.errors import BadInput
+
+PACKAGES = ("kvopt", "jax", "jaxlib", "optax", "numpy", "scipy", "moocore", "matplotlib")
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a verb found: the object that `--json` prints, and what a person should know beside it."""
+
+    kind: str  # analyze, optimize, pareto or sensitivity
+    data: dict[str, Any]  # as `--json` prints it
+    warnings: tuple[str, ...] = ()
+    feasible: bool = True
+    extra: dict[str, Any] = field(default_factory=dict)  # recommended points of a front and such, for plots
+
+    def to_json(self) -> str:
+        """The object that `--json` prints; no NaN in it."""
+        return json.dumps(self.data, indent=2, allow_nan=False)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One flat row per point: the answer, the baseline, the research optimum, or the points of a front."""
+        if self.kind == "pareto":
+            return [_flat(point) for point in self.data["points"]]
+        if self.kind == "sensitivity":
+            return [{"input": name, **sides} for name, sides in self.data["elasticities"].items()]
+        rows = [{"point": "answer", **_flat(self.data)}]
+        if self.data.get("research", {}).get("plan"):
+            rows.append({"point": "research", **_flat(self.data["research"])})
+        if self.data.get("baseline"):
+            rows.append({"point": "baseline", **self.data["baseline"]})
+        return rows
+
+    def to_frame(self) -> Any:
+        """The rows as a pandas DataFrame. Raises `BadInput` where pandas is not installed."""
+        try:
+            import pandas
+        except ImportError:
+            raise BadInput("to_frame", "pandas", "not installed; pip install pandas, or use .rows()") from None
+        return pandas.DataFrame(self.rows())
+
+    def save(self, folder: str | Path) -> Path:
+        """Writes `result.json` and `points.csv` into a folder, each whole or not at all. Raises `BadInput` where it cannot be written."""
+        target = writable(folder)
+        text = json.dumps({"kind": self.kind, "feasible": self.feasible, "warnings": self.warnings, "run": run_record(), "result": self.data, "extra": self.extra}, indent=2)
+        write_atomically(target / "result.json", text + "\n")
+        write_atomically(target / "points.csv", table_text(self.rows()))
+        return target
+
+    def __str__(self) -> str:
+        from kvopt.report import text
+
+        return text(self)
+
+
+def load(folder: str | Path) -> Result:
+    """The result of a run folder, or of its `result.json`. Raises `BadInput` where there is none."""
+    path = Path(folder)
+    path = path / "result.json" if path.is_dir() else path
+    try:
+        saved = json.loads(path.read_text(encoding="utf-8"))
+        return Result(saved["kind"], saved["result"], tuple(saved["warnings"]), saved["feasible"], saved.get("extra", {}))
+    except OSError as error:
+        raise BadInput("run folder", path, f"cannot be read ({error.__class__.__name__})") from None
+    except (json.JSONDecodeError, KeyError) as error:
+        raise BadInput("run folder", path, f"not a result of kvopt ({error.__class__.__name__})") from None
+
+
+def _flat(point: dict[str, Any]) -> dict[str, Any]:
+    plan = {name: "+".join(value) if isinstance(value, list) else value for name, value in (point.get("plan") or {}).items()}
+    label = {"front": point["front"]} if "front" in point else {}
+    return {**label, **plan, **point.get("metrics", {})}
+
+
+def table_text(rows: Iterable[dict[str, Any]]) -> str:
+    """Rows as CSV; columns in order of first appearance, empty where a row has none."""
+    rows = list(rows)
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    out = io.StringIO()
+    writer = csv.DictWriter(out, columns, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return out.getvalue()
+
+
+def run_record() -> dict[str, Any]:
+    """The versions that a run was made with."""
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return {"versions": found, "python": platform.python_version(), "platform": platform.machine()}
+
+
+def writable(folder: str | Path) -> Path:
+    """The folder, made where it is missing. Raises `BadInput` where it cannot be written."""
+    target = Path(folder)
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=target):
+            pass
+    except OSError as error:
+        raise BadInput("out", folder, f"cannot be written ({error.strerror or error.__class__.__name__})") from None
+    return target
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Writes a file whole or not at all: into a neighbour first, then renamed."""
+    data = content.encode("utf-8") if isinstance(content, str) else content
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+    except BaseException:
+        os.unlink(name)
+        raise

@@ -1,0 +1,105 @@
+"""The compiled programs: everything that is evaluated is evaluated in batches of a few fixed sizes, so that a second search compiles nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from kvopt.search.evaluate import GOALS, Given, State, evaluate, log_goal, saturate
+from kvopt.search.lagrangian import Scalarisation, improve
+from kvopt.search.lanes import Lane
+from objectives.goals import Targets
+
+EXACT, CLIMBED, MEASURED = 64, 256, 2048  # points per batch of each program; the last batch is filled up with copies
+
+
+class Points(NamedTuple):
+    """Evaluated points, NumPy arrays with a leading axis."""
+
+    x: np.ndarray  # (points, fields)
+    logs: np.ndarray  # (points, goals) ln of every goal in the order of GOALS, signed so that less is better
+    broken: np.ndarray  # (points, constraints) violations of the active constraints, positive where broken
+
+
+@partial(jax.jit, static_argnames=("load",))
+def _measure(given: Given, lanes: Lane, targets: Targets, x: Any, load: bool) -> tuple[Any, Any, Any]:
+    def one(lane: Lane, target: Targets, settings: Any) -> tuple[Any, Any, Any]:
+        best = saturate(given, lane, target, settings, steps=24) if load else settings
+        state = evaluate(given, lane, target, best)
+        return best, jnp.stack([log_goal(name, state) for name in GOALS]), given.active * state.broken
+
+    return jax.vmap(one)(lanes, targets, x)
+
+
+@jax.jit
+def _improve(given: Given, lanes: Lane, targets: Targets, scalarisations: Scalarisation, x: Any) -> Any:
+    return jax.vmap(partial(improve, given))(lanes, targets, scalarisations, x)
+
+
+@partial(jax.jit, static_argnames=("load",))
+def _exact(given: Given, lanes: Lane, targets: Targets, x: Any, load: bool) -> tuple[Any, State]:
+    def one(own: Given, lane: Lane, target: Targets, settings: Any) -> tuple[Any, State]:
+        best = saturate(own, lane, target, settings, steps=50) if load else settings
+        return best, evaluate(own, lane, target, best)
+
+    return jax.vmap(one)(given, lanes, targets, x)
+
+
+def rows(tree: Any, start: int, stop: int, size: int) -> Any:
+    """Rows of stacked pytrees, filled up to `size` with copies of the last."""
+    index = np.minimum(np.arange(start, start + size), stop - 1)
+    return jax.tree.map(lambda leaf: np.asarray(leaf)[index], tree)
+
+
+def _single(tree: Any) -> Any:
+    return jax.tree.map(lambda leaf: np.asarray(leaf, np.float32), tree)
+
+
+def measure(given: Given, lanes: Lane, targets: Targets, x: np.ndarray, load: bool = True) -> Points:
+    """Points in single precision; with `load`, at the largest load that each carries. Lanes, targets and settings have the points' axis."""
+    count, size = len(x), MEASURED
+    parts = []
+    shared, rest = _single(given), _single((lanes, targets, x))
+    for start in range(0, count, size):
+        made = _measure(shared, *rows(rest, start, count, size), load=load)
+        parts.append([np.asarray(leaf, np.float64)[: count - start] for leaf in made])
+    return Points(*(np.concatenate([part[i] for part in parts]) for i in range(3)))
+
+
+def climb(given: Given, lanes: Lane, targets: Targets, scalarisations: Scalarisation, x: np.ndarray) -> np.ndarray:
+    """The augmented Lagrangian from every start `(points, fields)`, single precision."""
+    count, size = len(x), CLIMBED
+    shared, rest = _single(given), _single((lanes, targets, scalarisations, x))
+    parts = [
+        np.asarray(_improve(shared, *rows(rest, start, count, size)), np.float64)[: count - start] for start in range(0, count, size)
+    ]
+    return np.concatenate(parts)
+
+
+def repeat(tree: Any, count: int) -> Any:
+    """The same pytree for every one of `count` points."""
+    return jax.tree.map(lambda leaf: np.broadcast_to(np.asarray(leaf, np.float64), (count, *np.shape(leaf))), tree)
+
+
+def stack(trees: Sequence[Any], axis: int | None = None) -> Any:
+    """Pytrees of one structure as one: stacked on a new leading axis, or, with `axis`, joined along an old one."""
+    join = np.stack if axis is None else np.concatenate
+    return jax.tree.map(lambda *leaves: join([np.asarray(leaf, np.float64) for leaf in leaves]), *trees)
+
+
+def exact(given: list[Given], lanes: Lane, targets: Targets, x: np.ndarray, load: bool = True) -> tuple[np.ndarray, list[State]]:
+    """Points in double precision with all that is known of them, each with what is given to it: (settings, states)."""
+    count = len(x)
+    settings, states = [], []
+    stacked = stack(given)
+    with jax.enable_x64(True):
+        for start in range(0, count, EXACT):
+            best, state = jax.device_get(_exact(*rows((stacked, lanes, targets, x), start, count, EXACT), load=load))
+            settings.append(best[: count - start])
+            states += [jax.tree.map(lambda leaf, i=i: leaf[i], state) for i in range(min(EXACT, count - start))]
+    return np.concatenate(settings), states
