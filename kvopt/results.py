@@ -121,6 +121,20 @@ def writable(folder: str | Path) -> Path:
     return target
 
 
+def kept_runs(folder: Path) -> Path:
+    """The folder, with the files of an earlier run in it moved to `previous-N`: nothing that was written is lost."""
+    if (folder / "result.json").exists():
+        number = 1
+        while (folder / f"previous-{number}").exists():
+            number += 1
+        kept = folder / f"previous-{number}"
+        kept.mkdir()
+        for path in sorted(folder.iterdir()):
+            if path.is_file():
+                path.rename(kept / path.name)
+    return folder
+
+
 def write_atomically(path: Path, content: str | bytes) -> None:
     """Writes a file whole or not at all: into a neighbour first, then renamed."""
     data = content.encode("utf-8") if isinstance(content, str) else content

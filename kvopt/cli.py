@@ -1,0 +1,181 @@
+"""The command `kvopt`. Exit codes: 0 done, 1 infeasible, 2 bad input (one line on standard error)."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from kvopt import arguments, catalog
+from kvopt.errors import BadInput
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Runs the command line; the exit code."""
+    try:
+        return _run(arguments.parse(sys.argv[1:] if words is None else words))
+    except BadInput as error:
+        print(f"kvopt: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:  # the reader of our output has gone, as in `kvopt ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        print("kvopt: interrupted", file=sys.stderr)
+        return 130
+
+
+def _run(asked: Any) -> int:
+    if asked.version:
+        from importlib.metadata import version
+
+        print(version("kvopt"))
+        return 0
+    if asked.verb is None:
+        arguments.parser().print_help()
+        return 0
+    if asked.verb == "catalog":
+        return _catalog(asked)
+    if asked.verb == "cache":
+        shutil.rmtree(cache_folder(), ignore_errors=True)
+        print(f"cleared {cache_folder()}")
+        return 0
+    keep_compiled()
+    return _study(asked) if asked.verb == "study" else _question(asked)
+
+
+def cache_folder() -> Path:
+    """Where compiled programs are kept between runs: `KVOPT_CACHE`, or the user's cache folder."""
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get("KVOPT_CACHE") or Path(home) / "kvopt") / "xla"
+
+
+def keep_compiled() -> None:
+    """Tells JAX to keep compiled programs on disk: the command line's choice, never the library's."""
+    import jax
+
+    with contextlib.suppress(OSError):
+        cache_folder().mkdir(parents=True, exist_ok=True)
+        jax.config.update("jax_compilation_cache_dir", str(cache_folder()))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+        jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
+
+
+@contextlib.contextmanager
+def progress_bar(json_output: bool) -> Iterator[Any]:
+    """A progress callback `(phase, share)`: a bar on a terminal's standard error, silent elsewhere."""
+    console = Console(stderr=True)
+    if json_output or not console.is_terminal:
+        yield None
+        return
+    with Progress(TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), console=console, transient=True) as bar:
+        task = bar.add_task("reading", total=1.0)
+        yield lambda phase, share: bar.update(task, description=phase, completed=share)
+
+
+def _question(asked: Any) -> int:
+    from kvopt import api
+
+    scenario = arguments.scenario(asked)
+    folder = _folder(asked, scenario)
+    with progress_bar(asked.json) as progress:
+        if asked.verb == "analyze":
+            result = api.analyze(scenario)
+        elif asked.verb == "optimize":
+            result = api.optimize(scenario, objective=asked.objective, progress=progress)
+        elif asked.verb == "pareto":
+            result = api.pareto(scenario, objectives=[name.strip() for name in asked.objectives.split(",")], progress=progress)
+        else:
+            result = api.sensitivity(scenario, progress=progress)
+    for warning in result.warnings:
+        print(f"kvopt: {warning}", file=sys.stderr)
+    if asked.json:
+        print(result.to_json())
+    else:
+        from kvopt.report import show
+
+        show(result, Console(soft_wrap=False))
+    if folder is not None:
+        from kvopt.plots import save_all
+
+        result.save(folder)
+        save_all(result, folder)
+        print(f"written to {folder}", file=sys.stderr if asked.json else sys.stdout)
+    return 0 if result.feasible else 1
+
+
+def _folder(asked: Any, scenario: Any) -> Path | None:
+    """Where the run is written: `--out`, or for pareto a new folder under `kvopt-runs`. Tried before anything is searched."""
+    from kvopt.results import kept_runs, writable
+
+    if asked.out:
+        return kept_runs(writable(asked.out))
+    if asked.verb != "pareto" or asked.json:
+        return None
+    base = f"{Path(scenario.model).name}-{Path(scenario.accelerator).name}-x{scenario.gpus}".lower()
+    number = 1
+    while (Path("kvopt-runs") / f"{base}-{number:03d}").exists():
+        number += 1
+    return writable(Path("kvopt-runs") / f"{base}-{number:03d}")
+
+
+def _catalog(asked: Any) -> int:
+    if asked.id:
+        if asked.what == "models":
+            from kvopt.inputs.model_names import resolve
+
+            asked.id = resolve(asked.id) or asked.id
+        entry = catalog.read(asked.what, asked.id.lower())
+        if asked.json:
+            print(json.dumps(entry, indent=2))
+        else:
+            for name, value in entry.items():
+                print(f"{name}: {json.dumps(value) if isinstance(value, (dict, list)) else value}")
+        return 0
+    entries = [catalog.read(asked.what, name) for name in catalog.ids(asked.what)]
+    if asked.json:
+        print(json.dumps([{"id": name, **entry} for name, entry in zip(catalog.ids(asked.what), entries, strict=True)], indent=2))
+        return 0
+    table = Table("id", "what it is", box=None)
+    for name, entry in zip(catalog.ids(asked.what), entries, strict=True):
+        table.add_row(name, str(entry.get("about") or entry.get("description") or entry.get("name") or ""))
+    Console().print(table)
+    return 0
+
+
+def _study(asked: Any) -> int:
+    from kvopt import study
+
+    if asked.action == "list":
+        table = Table("study", "question", box=None)
+        for name in study.names():
+            table.add_row(name, study.question(name))
+        Console().print(table)
+        return 0
+    if not asked.name:
+        raise BadInput("study", "run", f"needs a name ({', '.join(study.names())}) or a YAML file")
+    from kvopt.results import kept_runs, writable
+
+    folder = kept_runs(writable(asked.out)) if asked.out else None
+    result = study.run(asked.name, out=folder)
+    if asked.json:
+        print(result.to_json())
+    else:
+        result.print()
+    if folder is not None:
+        result.save(folder)
+        print(f"written to {folder}", file=sys.stderr if asked.json else sys.stdout)
+    return 0 if result.ok else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
