@@ -191,6 +191,13 @@ def evaluate(plan: dict[str, Any], scenario: Scenario | None = None, **fields: A
     return Result("analyze", {"scenario": _scenario(problem), **_described(problem, point)}, problem.warnings, point.feasible)
 
 
+def session_of(scenario: Scenario) -> dict[str, float]:
+    """The mean session of a scenario: answer [tokens], answers [tokens in all], turns and gaps between them. Raises `BadInput`."""
+    w = resolve(scenario).sessions
+    mean = {name: float(np.sum(w.weight * values)) for name, values in (("answer", w.answer), ("answers", w.answer * w.turns), ("turns", w.turns))}
+    return {**mean, "gaps": mean["turns"] - 1}
+
+
 def hypervolume(values: Sequence[dict[str, float]], objectives: Sequence[str]) -> tuple[float | None, list[float] | None]:
     """The volume that a front dominates, maximised objectives negated, against its own worst corner: (volume, reference point in natural signs)."""
     if not values:

@@ -57,7 +57,11 @@ class Scenario(BaseModel):
         for name in fields:
             if name not in cls.model_fields:
                 raise unknown("field", name, cls.model_fields)
-        scenario = checked(cls, fields, "scenario", "the scenario")
+        try:
+            scenario = checked(cls, fields, "scenario", "the scenario")
+        except BadInput as error:
+            allowed = error.allowed.removesuffix(", in the scenario").split(", unable to parse")[0].replace("input should be", "must be")
+            raise BadInput(error.field.removeprefix("scenario."), error.value, allowed) from None
         scenario.check()
         return scenario
 

@@ -17,6 +17,7 @@ from jax import Array
 
 from kvopt.inputs import method as methods
 from kvopt.inputs.choice import MethodChoice, choices
+from kvopt.inputs.method import MethodSpec
 from kvopt.inputs.quantities import parse_tokens
 from kvopt.problem import Problem, Weights
 from kvopt.search.deployments import Deployment, deployments, scaleup_bandwidth
@@ -194,16 +195,21 @@ def memory_left(problem: Problem, grouped: Sequence[Deployment], weights: Weight
         return np.asarray(jax.jit(jax.vmap(pool))(lanes))
 
 
+def applicable(problem: Problem, method: MethodSpec) -> bool:
+    """Whether the model has what the method works on: heads that can be told apart are more than one latent (MLA) or one KV head (MQA)."""
+    return method.dimension != "head" or float(np.max(problem.architecture.head_count)) > 1
+
+
 def deployable_methods(problem: Problem) -> list[MethodChoice]:
     """What the engine can run today on this accelerator: no compression first, then every method with evidence for the task."""
     formats = problem.engine.formats_on(problem.accelerator.arch, problem.accelerator.id)
-    offered = [method for method in methods.load_all() if method.dimension != "bits" or method.id in formats]
+    offered = [method for method in methods.load_all() if applicable(problem, method) and (method.dimension != "bits" or method.id in formats)]
     return list(choices(offered, problem.task, problem.question_hidden, problem.engine.id))
 
 
 def research_methods(problem: Problem) -> list[MethodChoice]:
     """Every combination of methods with evidence for the task, whatever runs it."""
-    return list(choices(methods.load_all(), problem.task, problem.question_hidden))
+    return list(choices([method for method in methods.load_all() if applicable(problem, method)], problem.task, problem.question_hidden))
 
 
 def make_choices(problem: Problem, offered: Sequence[MethodChoice], grouped: Sequence[Deployment] | None = None) -> list[Choice]:

@@ -5,6 +5,7 @@ Everything that is ever evaluated at a deployable point is kept, so that a front
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ import numpy as np
 from kvopt.problem import Problem
 from kvopt.search import programs
 from kvopt.search.evaluate import GOALS, UNCONSTRAINED_BY, Given
-from kvopt.search.grid import DIMENSIONS, Grid, grid
+from kvopt.search.grid import DIMENSIONS, RESIDENT_STEPS, Grid, grid
 from kvopt.search.lagrangian import STEPS, Scalarisation
 from kvopt.search.lanes import BATCH, FIELDS, LOGARITHMIC, Choice, Lane, sequence_cap, stacked, take
 from objectives.limits import NAMES
@@ -22,6 +23,7 @@ from objectives.limits import NAMES
 SCREENED = 16  # random points a lane
 STARTS = 96  # lanes that one scalarisation climbs from, at most
 ROUNDS = 12  # of exchange, at most
+POLISHED = 6  # halvings of the steps of outcomes
 KEPT = 24  # points that one scalarisation exchanges from
 INFEASIBLE = 1e3  # score of the least violation: above that of any feasible point
 
@@ -191,7 +193,7 @@ class Search:
         self._broken = np.concatenate([self._broken, found.broken])
 
     def _neighbours(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """All points one move away: one dimension by one, two or five steps; one up and another down; without load saturation also another load."""
+        """All points one move away: one dimension by one, two or five steps; two by one step each; without load saturation also another load."""
         moves = []
         dims = len(DIMENSIONS)
         movable = [d for d in range(dims) if self.grid.counts[self.grid.of[self._choice[rows]], d].max() > 1]
@@ -201,9 +203,9 @@ class Search:
                 move[d] = by
                 moves.append(move)
             for other in movable:
-                if other != d:
+                for by, against in itertools.product((-1, 1), repeat=2) if other > d else ():
                     move = np.zeros(dims, int)
-                    move[d], move[other] = 1, -1
+                    move[d], move[other] = by, against
                     moves.append(move)
         loads = (1.0,) if self.load else (0.5, 0.8, 0.95, 1.05, 1.25, 2.0)
         steps = np.array([*moves, *([np.zeros(dims, int)] * (not self.load))]) if moves else np.zeros((1, dims), int)
@@ -213,6 +215,24 @@ class Search:
         batch = np.repeat(self._x[rows, BATCH], len(steps) * len(loads)) * np.tile(loads, len(rows) * len(steps))
         low, high = self.lanes.low[choice, BATCH], self.lanes.high[choice, BATCH]
         return choice, index, np.clip(batch, low, high)
+
+    def polish(self, scalarisation: Scalarisation) -> None:
+        """Halves the steps of the shares that are outcomes rather than settings: what stays in HBM of idle caches and of shared prefixes."""
+        dims = [FIELDS.index(name) for name in ("idle_resident", "prefix_cache_tokens") if np.any(self.lanes.high[:, FIELDS.index(name)] > 0)]
+        ranked = scores(self._logs, self._broken, scalarisation)
+        rows = np.unique(np.concatenate([np.argsort(line, kind="stable")[: max(2, KEPT // len(ranked))] for line in ranked]))
+        choice, x = self._choice[rows], self._x[rows]
+        low, high = self.lanes.low[choice], self.lanes.high[choice]
+        step = (high - low)[:, dims] / (RESIDENT_STEPS - 1)
+        moves = [np.zeros(len(dims)), *(sign * unit for unit in np.eye(len(dims)) for sign in (-1, 1))]
+        for _ in range(POLISHED if dims else 0):
+            step = step / 2
+            tried = np.repeat(x[:, None], len(moves), axis=1)
+            tried[:, :, dims] += np.stack(moves)[None] * step[:, None]
+            tried = np.clip(tried, low[:, None], high[:, None])
+            found = self.measure(np.repeat(choice, len(moves)), tried.reshape(-1, len(FIELDS)))
+            gain = scores(found.logs, found.broken, scalarisation).min(axis=0).reshape(len(rows), len(moves))
+            x = found.x.reshape(len(rows), len(moves), -1)[np.arange(len(rows)), gain.argmin(axis=1)]
 
     def run(self, fronts: int = 12) -> Found:
         """Every deployable, feasible point that the search has come across, unordered. `fronts`: scalarisations, where there are several objectives."""
@@ -228,6 +248,7 @@ class Search:
         both = [climbed, screened.best(best)]
         start = Found(*(np.concatenate([getattr(part, name) for part in both]) for name in ("choice", "x", "logs", "broken")))
         self.exchange(start, scalarisation)
+        self.polish(scalarisation)
         parts = [found for found in self.archive if len(found.choice)]
         if not parts:
             return Found(np.zeros(0, int), np.zeros((0, len(FIELDS))), np.zeros((0, len(GOALS))), np.zeros((0, len(NAMES))))

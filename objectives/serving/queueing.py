@@ -25,22 +25,22 @@ class Queue(NamedTuple):
 
 
 def wait_s(queue: Queue, rate: Array, users: Array) -> Array:
-    """[s] mean wait of a prompt: Pollaczek-Khinchine for what the other users bring. `rate`: [1/s] sessions per decoding slot."""
-    others = 1 - 1 / users
+    """[s] mean wait of a prompt: Pollaczek-Khinchine for what the other users bring.
+
+    `rate`: [1/s] sessions, and `users`, both per decoding slot.
+    """
+    others = 1 - 1 / jnp.maximum(queue.slots * users, 1.0)
     utilisation = jnp.minimum(queue.slots * rate * queue.service_s, MOST)
     return others * queue.slots * rate * queue.second_moment / 2 / (1 - others * utilisation)
 
 
-def population(queue: Queue, rate: Array, decoding: Array, prompts: Array) -> Array:
-    """Users who share a queue, at least 1, by Little's law: those who decode (`decoding` per slot), are elsewhere, or wait with one of `prompts` a session.
+def population(queue: Queue, rate: Array, decoding: Array) -> Array:
+    """Users per decoding slot, at least 1, by Little's law: `decoding` decode, the others are elsewhere.
 
-    Who waits depends on how many there are: a few rounds from below settle it.
+    Those who wait are left out: where anyone waits there are many users, and then their number no longer matters. Counting them in moved no rate that was
+    compared with a simulation by more than 1.5 %, at twice the compile time.
     """
-    elsewhere = queue.slots * (decoding + rate * queue.elsewhere_s)
-    users = at_least_one(elsewhere)
-    for _ in range(3):
-        users = at_least_one(elsewhere + queue.slots * rate * prompts * wait_s(queue, rate, users))
-    return users
+    return at_least_one(decoding + rate * queue.elsewhere_s)
 
 
 def at_least_one(number: Array) -> Array:

@@ -9,7 +9,8 @@ and lambda = 1 / T(b) with T(b) = M + (R * A / b - n_mix) * t_dec + exposed swit
 t_dec is that of b given that anyone decodes, up to b = R * A / n_mix, where every step carries a chunk.
 
 Where users are few, the one whose prompt is being prefilled is missed among those who decode: (1 - 1/N) as many decode beside a prompt as at other times,
-so that T(b) = M + (R * A / b * (1 - rho_p / N) - (1 - 1/N) * n_mix) * t_dec + exposed switching, N being what Little's law gives (`queueing`).
+so that T(b) = M + (R * A / b * (1 - rho_p / N) - (1 - 1/N) * n_mix) * t_dec + exposed switching, rho_p = M / T, N being what Little's law gives
+(`queueing`).
 """
 
 from __future__ import annotations
@@ -177,19 +178,23 @@ def serve(system: System, plan: Plan, effects: Effects, schedule: Schedule) -> S
     queue = queueing.Queue(prompts_s + (1 - split) * questions_s, second_moment, away_s + prompts_s + questions_s, per_queue)
     follow_ups = jnp.sum(w.weight * (w.turns - 1))
 
-    def spent(users: Array | float, rate: Array | float) -> tuple[Array, Array]:
-        """[s] of a decode step without a prompt, and [s] that a slot spends on one session, with so many users; `rate`: [1/s] about how many sessions."""
-        missed = jnp.minimum(rate * carried_s, 1.0) / users  # of the decodes, while somebody is in prefill
-        step_s = decode.decode_step_s(arch, have.costs, queueing.present(batch / (1 - missed), users), kv_s)
-        steps = answered / batch * (1 - missed) - (1 - 1 / users) * mixed_steps
-        return step_s, carried_s + jnp.maximum(steps, 0.0) * step_s + exposed_s
+    def spent(users: Array | float) -> tuple[Array, Array]:
+        """[s] of a decode step without a prompt, and [s] that a slot spends on one session, with so many users."""
+        alone = 1 / users
+        step_s = decode.decode_step_s(arch, have.costs, queueing.present(batch, users), kv_s)
+        steps_s = answered / batch * step_s
+        spared_s = jnp.minimum(jnp.minimum(mixed_steps * step_s, carried_s), steps_s)  # no more than all; a mixed step is no shorter than a bare one
+        busy_s = carried_s + steps_s - (1 - alone) * spared_s
+        # the larger root of T = busy - alone * steps * carried / T, and the switches in which nothing else happens
+        return step_s, (busy_s + jnp.sqrt(jnp.maximum(busy_s**2 - 4 * alone * steps_s * carried_s, 0.0))) / 2 + exposed_s
 
     def users(rate: Array) -> Array:
-        """Users of a prefill queue at about so many sessions a second and slot."""
-        return queueing.population(queue, rate, batch, 1 + follow_ups)
+        """Users per slot at about so many sessions a second."""
+        return queueing.population(queue, rate, batch)
 
-    _, open_s = spent(jnp.inf, 0.0)
-    decode_s, busy_s = spent(users(1 / open_s) / per_queue, 1 / open_s)
+    # an open arrival stream first, then the closed loop of the users that it implies; a second round changes no rate by more than 1 %
+    _, open_s = spent(jnp.inf)
+    decode_s, busy_s = spent(users(1 / open_s))
     rate = 1 / busy_s
     queue_utilisation = per_queue * rate * queue.service_s
     wait_s = queueing.wait_s(queue, rate, users(rate))

@@ -9,10 +9,9 @@ import yaml
 
 from kvopt import catalog
 from kvopt.errors import BadInput
-from kvopt.inputs.hf_config import from_yaml, read_catalog, read_config, read_model
+from kvopt.inputs.hf_config import from_yaml, read_catalog, read_model
 from kvopt.inputs.model_names import aliases, known_names, resolve
 
-CONFIGS = Path(__file__).parents[4] / "shared" / "data" / "configs"
 IDS = catalog.ids("models")
 
 
@@ -39,6 +38,16 @@ IDS = catalog.ids("models")
         ("nemotron-3-nano-30b-a3b", "nvidia-nemotron-3-nano-30b-a3b-bf16"),
         ("qwen3.6-27b", "qwen3.5-27b"),
         ("phi-4", "phi-4"),
+        ("meta-llama/Meta-Llama-3-8B-Instruct", "meta-llama-3-8b"),
+        ("llama-3-70b", "meta-llama-3-70b"),
+        ("meta-llama/Llama-2-7b-chat-hf", "llama-2-7b-hf"),
+        ("llama-2-70b", "llama-2-70b-hf"),
+        ("Qwen/Qwen2-72B-Instruct", "qwen2-72b"),
+        ("Qwen2.5-3B-Instruct", "qwen2.5-3b"),
+        ("THUDM/glm-4-9b", "glm-4-9b-chat"),
+        ("tiiuae/falcon-180B-chat", "falcon-180b"),
+        ("EleutherAI/gpt-j-6B", "gpt-j-6b"),
+        ("deepseek-r1", "deepseek-v3"),
     ],
 )
 def test_names_people_say(text: str, model: str) -> None:
@@ -70,14 +79,6 @@ def test_every_catalog_file_reads_and_comes_back(model: str) -> None:
         assert np.asarray(leaf).dtype == np.float64, name
 
 
-@pytest.mark.skipif(not CONFIGS.exists(), reason="the folder with the evidence is not beside the repository")
-def test_catalog_is_what_the_configs_say() -> None:
-    specs = [read_config(path) for path in sorted(CONFIGS.glob("*.json"))]
-    assert sorted(spec.id for spec in specs) == sorted(IDS)
-    for spec in specs:
-        assert (Path(catalog.__file__).parent / "models" / f"{spec.id}.yaml").read_text(encoding="utf-8") == spec.to_yaml()
-
-
 def test_aliases_mean_one_model() -> None:
     for alias in {"llama-3.1-70b", "qwen2.5-72b", "deepseek-r1"}:
         assert sum(alias in aliases(model) for model in IDS) == 1
@@ -107,10 +108,10 @@ def test_layers_without_attention_have_no_row_but_count() -> None:
 
 
 def test_unknown_numbers_are_nan() -> None:
-    a = read_catalog("minimax-m2").architecture()
+    a = read_catalog("inkling").architecture()
     assert math.isnan(a.parameters)
     assert math.isnan(a.experts)
-    assert a.query_heads == 48
+    assert a.query_heads == 64
 
 
 def test_latent_flop() -> None:

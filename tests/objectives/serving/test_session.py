@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from objectives.goals import Targets, users_per_gpu
@@ -27,8 +27,10 @@ LINKS = ("peak_flops", "peak_flops_16bit", "memory_bandwidth", "scaleup_bandwidt
 SHARES = ("mfu", "mfu_attention", "mbu", "mbu_kv", "allreduce", "host_link")
 DELAYS = ("prefill_layer_s", "decode_layer_s", "parallel_layer_s", "server_s")
 OUTPUTS = ("sessions_per_s", "memory_used", "ttft_first_s", "ttft_follow_up_s", "tpot_s")
-MODELS = ("yi-34b-200k", "gemma-3-27b-it", "deepseek-v3.2")
-EXAMPLES = settings(max_examples=15, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+MODELS = ("gemma-3-27b-it", "deepseek-v3.2")  # windows and grouped heads; a latent, experts, selection and an index
+EXAMPLES = settings(
+    max_examples=10, deadline=None, derandomize=True, phases=[Phase.generate], suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 
 Point = dict[str, float]
 
@@ -59,8 +61,8 @@ class Case:
     """A model with everything switched on, and functions of a point in the box, compiled once."""
 
     serve: Callable[[Any], Service]
-    slopes: Callable[[Any], Any]  # reverse mode
-    around: Callable[[Any, Any, Any], Any]  # outputs at several points along one field each
+    outputs: Callable[[Any], Any]
+    slopes: Callable[[Any, Any], Any]  # the gradient of their product with a vector
     system: System
 
 
@@ -97,15 +99,10 @@ def case(request: pytest.FixtureRequest, make: SimpleNamespace) -> Case:
         got = at(system, effects, make, point)
         return jnp.stack([getattr(got, name) for name in OUTPUTS])
 
-    def moved(point: Any, field: Any, values: Any) -> Any:
-        """Outputs with the field of this number (in the order of the names) set to each of the values."""
-        names = sorted(point)
-        return jax.vmap(lambda value: outputs({name: jnp.where(i == field, value, point[name]) for i, name in enumerate(names)}))(values)
-
     return Case(
         serve=jax.jit(lambda point: at(system, effects, make, point)),
-        slopes=jax.jit(jax.jacrev(outputs)),
-        around=jax.jit(jax.vmap(moved, in_axes=(None, 0, 0))),
+        slopes=jax.jit(jax.grad(lambda point, output: outputs(point) @ output)),
+        outputs=jax.jit(outputs),
         system=system,
     )
 
@@ -113,21 +110,20 @@ def case(request: pytest.FixtureRequest, make: SimpleNamespace) -> Case:
 @given(point=box)
 @EXAMPLES
 def test_gradients_are_finite_and_those_of_finite_differences(case: Case, point: Point) -> None:
-    names = sorted(point)
-    moving = [name for name in names if name not in ("ranks", "prefill_groups")]
+    point = {name: float(value) for name, value in point.items()}
+    moving = [name for name in point if name not in ("ranks", "prefill_groups")]
     with jax.enable_x64(True):
-        slopes = case.slopes(point)
-        widths = np.array([1e-5 * max(abs(point[name]), 1e-3) for name in moving])
-        values = np.array([point[name] for name in moving])[:, None] + widths[:, None] * np.array([-1.0, 0.0, 1.0])
-        found = np.asarray(case.around(point, np.array([names.index(name) for name in moving]), values))
-    assert np.all(np.isfinite(found))
-    for name, width, (below, here, above) in zip(moving, widths, found, strict=True):
-        slope = np.asarray(slopes[name])
-        assert np.all(np.isfinite(slope)), name
-        candidates = np.array([(above - below) / 2, here - below, above - here]) / width  # one side where there is a kink between
-        # rounding of the outputs, and their curvature over the step
-        noise = 1e-10 * np.abs(here) / width + 1e-3 * np.abs(slope) + 1e-6 * np.abs(here) / max(abs(point[name]), 1e-3)
-        assert np.all(np.min(np.abs(candidates - slope), axis=0) <= noise), (name, point[name], slope, candidates)
+        slopes, here = [case.slopes(point, output) for output in np.eye(len(OUTPUTS))], np.asarray(case.outputs(point))
+        assert np.all(np.isfinite(here))
+        for name in moving:
+            width = 1e-6 * max(abs(point[name]), 1e-3)
+            below, above = (np.asarray(case.outputs({**point, name: point[name] + side})) for side in (-width, width))
+            slope = np.array([float(one[name]) for one in slopes])
+            assert np.all(np.isfinite(slope)), name
+            candidates = np.array([(above - below) / 2, here - below, above - here]) / width  # one side where there is a kink between
+            # rounding of the outputs, and their curvature over the step
+            noise = 1e-12 * np.abs(here) / width + 1e-3 * np.abs(slope) + 1e-6 * np.abs(here) / max(abs(point[name]), 1e-3)
+            assert np.all(np.min(np.abs(candidates - slope), axis=0) <= noise), (name, point[name], slope, candidates)
 
 
 @given(point=box)
@@ -138,7 +134,12 @@ def test_the_rate_rises_with_the_batch_until_every_step_is_mixed(case: Case, poi
     rising = [one for one in found if one.prefill_utilisation < 0.95]
     for name in ("sessions_per_s", "tpot_s", "wait_s", "ttft_first_s", "memory_used", "thinking"):
         values = np.array([float(getattr(one, name)) for one in rising])
-        assert np.all(np.diff(values) >= -1e-9 * values[:-1]), name
+        assert np.all(np.diff(values) >= -1e-9 * values[:-1]), (
+            name,
+            np.min(np.diff(values) / values[:-1]),
+            values,
+            [float(one.batch) for one in rising],
+        )
     rates = np.array([float(one.sessions_per_s) for one in found])
     assert np.all(rates > 0)
 

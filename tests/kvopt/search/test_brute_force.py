@@ -1,0 +1,81 @@
+"""The optimum found is that of a brute-force search over the same deployable settings, within half a percent, in eleven scenarios."""
+
+import numpy as np
+import pytest
+
+from kvopt import api
+from kvopt.inputs.scenario import Scenario
+from kvopt.problem import resolve
+from kvopt.search import best as search
+from kvopt.search import programs
+from kvopt.search.evaluate import GOALS
+from kvopt.search.lanes import BATCH, FIELDS, chunk_sizes, deployable_methods, make_choices, stacked, take
+from kvopt.search.pipeline import given
+
+SCENARIOS = {
+    "default": {},
+    "dense 8B, 32K, one H100": {"model": "llama-3.1-8b", "accelerator": "h100-sxm", "gpus": 1, "context": "32k"},
+    "dense 70B, 128K, eight H100": {"model": "llama-3.1-70b", "accelerator": "h100-sxm", "gpus": 8, "context": "128k"},
+    "dense 8B, 8K, two 4090, tight latency": {
+        "model": "qwen3-8b",
+        "accelerator": "rtx-4090",
+        "gpus": 2,
+        "context": "8k",
+        "ttft": "6s",
+        "tpot": "60ms",
+    },
+    "dense 8B, 1M, eight MI300X": {"model": "llama-3.1-8b", "accelerator": "mi300x", "gpus": 8, "context": "1m", "ttft": "20min"},
+    "MoE, 64K, four H200": {"model": "qwen3-235b-a22b", "accelerator": "h200-sxm", "gpus": 4, "context": "64k", "weights": "fp8"},
+    "MLA, 128K, eight H200": {"model": "deepseek-v3", "accelerator": "h200-sxm", "gpus": 8, "context": "128k"},
+    "windowed, 64K, one MI300X": {"model": "gemma-3-27b-it", "accelerator": "mi300x", "gpus": 1, "context": "64k"},
+    "windowed MoE, 100K, two A100": {"model": "gpt-oss-120b", "accelerator": "a100-80-sxm", "gpus": 2, "context": "100k"},
+    "hybrid, 256K, two H100": {"model": "qwen3-next-80b-a3b-instruct", "accelerator": "h100-sxm", "gpus": 4, "context": "256k", "ttft": "5min"},
+    "short sessions, L40S": {"model": "llama-3.1-8b", "accelerator": "l40s", "gpus": 4, "context": "8k", "turns": 10, "think": "20s", "ttft": "3s"},
+}
+
+
+def brute_force(problem, objective="sessions_per_gpu_hour"):
+    """The best feasible value over every choice, chunk and share of resident idle caches, each at its largest load."""
+    choices = make_choices(problem, deployable_methods(problem))
+    lanes = stacked(problem, choices)
+    resident = np.linspace(0, 1, 51) if lanes.high[:, FIELDS.index("idle_resident")].max() > 0 else np.zeros(1)
+    chunks = chunk_sizes(problem)
+    each = len(resident) * len(chunks)
+    choice = np.repeat(np.arange(len(choices)), each)
+    x = np.repeat(lanes.low, each, axis=0)
+    x[:, FIELDS.index("idle_resident")] = np.tile(np.repeat(resident, len(chunks)), len(choices))
+    x[:, FIELDS.index("chunk")] = np.tile(chunks, len(choices) * len(resident))
+    x[:, BATCH] = 1.0
+    made = programs.measure(given(problem, ()), take(lanes, choice), programs.repeat(problem.targets, len(x)), x)
+    feasible = (made.broken <= 0).all(axis=1)
+    column = list(GOALS).index(objective)
+    return float(np.exp(-made.logs[feasible, column].min(initial=np.inf))), int(feasible.sum())
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_the_optimum_is_that_of_brute_force(name):
+    problem = resolve(Scenario.of(**SCENARIOS[name]))
+    expected, feasible = brute_force(problem)
+    assert feasible > 0, "a scenario without a feasible plan shows nothing"
+    choices = make_choices(problem, deployable_methods(problem))
+    found, _ = search.run(problem, choices, ["sessions_per_gpu_hour"], seed=0)
+    answer = search.best(problem, choices, found, "sessions_per_gpu_hour")
+    assert answer is not None and answer.feasible
+    value = float(answer.state.values["sessions_per_gpu_hour"])
+    assert value >= 0.995 * expected, f"{value} found, {expected} by brute force over {feasible} feasible points"
+
+
+def test_every_returned_plan_holds_when_evaluated_from_its_own_json():
+    scenario = Scenario.of(model="llama-3.1-8b", accelerator="h100-sxm", gpus=1, context="32k")
+    result = api.optimize(scenario)
+    again = api.evaluate(result.data["plan"], scenario)
+    assert again.feasible
+    for name, value in result.data["metrics"].items():
+        assert again.data["metrics"][name] == pytest.approx(value, rel=1e-9), name
+
+
+def test_the_same_seed_gives_the_same_answer():
+    scenario = Scenario.of(model="llama-3.1-8b", accelerator="h100-sxm", gpus=1, context="32k", seed=3)
+    first, second = api.optimize(scenario), api.optimize(scenario)
+    assert first.data["plan"] == second.data["plan"]
+    assert first.data["metrics"] == second.data["metrics"]
