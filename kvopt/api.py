@@ -22,7 +22,7 @@ from kvopt.problem import Problem, resolve
 from kvopt.results import Result
 from kvopt.search import best as search
 from kvopt.search.best import Point
-from kvopt.search.deployments import Deployment, deployments, divisors, fates
+from kvopt.search.deployments import Deployment, divisors, fates
 from kvopt.search.elasticity import elasticities
 from kvopt.search.evaluate import GOALS
 from kvopt.search.grid import PREFIX_STEPS
@@ -146,7 +146,12 @@ def pareto(
     started = time.perf_counter()
     candidates = make_choices(lowered, _offered(lowered))
     if not candidates:
-        return Result("pareto", {**answer.data, "points": [], "objectives": list(objectives), "hypervolume": None, "reference_point": None}, answer.warnings, False)
+        return Result(
+            "pareto",
+            {**answer.data, "points": [], "objectives": list(objectives), "hypervolume": None, "reference_point": None},
+            answer.warnings,
+            False,
+        )
     load = not {"ttft_s", "tpot_s"} & set(objectives)
     report("front: deployable plans", 0.55)
     found, tally = search.run(lowered, candidates, objectives, problem.scenario.seed)
@@ -166,7 +171,9 @@ def pareto(
         "objectives": list(objectives),
         "hypervolume": volume,
         "reference_point": reference,
-        "answer": {key: answer.data.get(key) for key in ("plan", "metrics", "constraints", "bottleneck", "baseline", "research", "evidence", "infeasible")},
+        "answer": {
+            key: answer.data.get(key) for key in ("plan", "metrics", "constraints", "bottleneck", "baseline", "research", "evidence", "infeasible")
+        },
         "search": {
             "seconds": time.perf_counter() - started + answer.data.get("search", {}).get("seconds", 0.0),
             "compile_seconds": answer.data.get("search", {}).get("compile_seconds"),
@@ -304,7 +311,7 @@ def _baseline(problem: Problem, point: Point | None, plain: Sequence[Choice]) ->
 
 def _least_load(problem: Problem, candidates: Sequence[Choice]) -> Point:
     """The candidate that breaks its constraints least at the least load."""
-    some = list(dict.fromkeys(candidates))[:256]
+    some = list(candidates)[:256]
     x, states = assess(problem, some, np.array([_vector(problem, _smallest(choice), 0.0, 0.0) for choice in some]))
     return min((Point(choice, vector, state) for choice, vector, state in zip(some, x, states, strict=True)), key=_worst)
 
@@ -333,7 +340,13 @@ def _does_not_fit(problem: Problem, kind: str, choice: Choice, fixed: dict[str, 
 def _nothing_found(problem: Problem, candidates: Sequence[Choice], research: Point | None, cost: dict[str, Any]) -> Result:
     closest = _least_load(problem, candidates)
     described = _described(problem, closest)
-    data = {"scenario": _scenario(problem), **described, **_empty_answer(described["metrics"]), "infeasible": explain(problem, closest), "search": cost}
+    data = {
+        "scenario": _scenario(problem),
+        **described,
+        **_empty_answer(described["metrics"]),
+        "infeasible": explain(problem, closest),
+        "search": cost,
+    }
     data["research"] = _point(problem, research)
     return Result("optimize", data, problem.warnings, False)
 

@@ -33,7 +33,9 @@ class Parser(argparse.ArgumentParser):
             raise unknown("argument", word, [option for action in self._actions for option in action.option_strings])
         if "invalid choice: " in message:
             word = message.split("invalid choice: ")[1].split("'")[1]
-            raise unknown(message.split("argument ")[1].split(":")[0], word, message.split("(choose from ")[1].rstrip(")").replace("'", "").split(", "))
+            raise unknown(
+                message.split("argument ")[1].split(":")[0], word, message.split("(choose from ")[1].rstrip(")").replace("'", "").split(", ")
+            )
         raise BadInput("command line", message, "see kvopt --help")
 
 
@@ -61,12 +63,17 @@ def parser() -> Parser:
 def _question(verb: argparse.ArgumentParser, name: str) -> None:
     for field, info in Scenario.model_fields.items():
         default = "" if info.default is None else f" (default {info.default})"
-        verb.add_argument(f"--{field.replace('_', '-')}", dest=field, metavar="X", default=None, help=f"{info.description}{default}".replace("%", "%%"))
+        verb.add_argument(
+            f"--{field.replace('_', '-')}", dest=field, metavar="X", default=None, help=f"{info.description}{default}".replace("%", "%%")
+        )
     if name == "optimize":
         verb.add_argument("--objective", default="sessions_per_gpu_hour", metavar="X", help="what to optimise (default sessions_per_gpu_hour)")
     if name == "pareto":
         verb.add_argument(
-            "--objectives", default="sessions_per_gpu_hour,accuracy_retained", metavar="X,Y", help="two or three (default sessions_per_gpu_hour,accuracy_retained)"
+            "--objectives",
+            default="sessions_per_gpu_hour,accuracy_retained",
+            metavar="X,Y",
+            help="two or three (default sessions_per_gpu_hour,accuracy_retained)",
         )
     verb.add_argument("--config", metavar="FILE.yaml", help="fields of the scenario; the command line goes before it")
     verb.add_argument("--out", metavar="DIR", help="folder for the results")
@@ -77,7 +84,8 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     """The parsed command line. Raises `BadInput`."""
     known, rest = parser().parse_known_args(words)
     if rest:
-        verb = [action for action in parser()._actions if isinstance(action, argparse._SubParsersAction)][0].choices.get(known.verb, parser())
+        verbs = next(action for action in parser()._actions if isinstance(action, argparse._SubParsersAction))
+        verb = verbs.choices.get(known.verb, parser())
         raise unknown("argument", rest[0].split("=")[0], [option for action in verb._actions for option in action.option_strings])
     return known
 
@@ -85,6 +93,6 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
 def scenario(arguments: argparse.Namespace) -> Scenario:
     """The question asked: command line before file before default. Raises `BadInput`."""
     fields: dict[str, Any] = read_yaml(Path(arguments.config), "config") if arguments.config else {}
-    fields = {name.replace("-", "_"): value for name, value in fields.items()}
+    fields = {str(name).replace("-", "_"): value for name, value in fields.items()}
     fields |= {name: value for name in Scenario.model_fields if (value := getattr(arguments, name)) is not None}
     return Scenario.of(**fields)

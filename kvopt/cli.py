@@ -172,7 +172,6 @@ def _study(asked: Any) -> int:
     else:
         result.print()
     if folder is not None:
-        result.save(folder)
         print(f"written to {folder}", file=sys.stderr if asked.json else sys.stdout)
     return 0 if result.ok else 1
 

@@ -16,9 +16,9 @@ class Clock:
         self.seconds = 0.0
         jax.monitoring.register_event_duration_secs_listener(self._count)
 
-    def _count(self, event: str, duration: float, **_: object) -> None:
+    def _count(self, event: str, duration_secs: float, **_: str | int) -> None:
         if event == _EVENT:
-            self.seconds += duration
+            self.seconds += duration_secs
 
 
 @cache

@@ -19,4 +19,8 @@ def unknown(field: str, value: str, known: Iterable[str]) -> BadInput:
     """A `BadInput` for a name that is not among `known`, with the nearest known names."""
     names = sorted(known)
     near = difflib.get_close_matches(value.lower(), names, n=3, cutoff=0.5)
-    return BadInput(field, value, f"not known; did you mean {' or '.join(near)}?" if near else f"not known; one of {', '.join(names[:12])}{', ...' if len(names) > 12 else ''}")
+    return BadInput(
+        field,
+        value,
+        f"not known; did you mean {' or '.join(near)}?" if near else f"not known; one of {', '.join(names[:12])}{', ...' if len(names) > 12 else ''}",
+    )

@@ -104,7 +104,11 @@ def _change(problem: Problem, name: str, value: float | None, limit: float | Non
     if name == "accuracy":
         return f"--accuracy-floor {math.floor(value * 1000) / 1000:g}"
     if name == "host_memory":
-        return f"--host-memory {math.ceil(value / limit * float(problem.device(problem.checkpoints[0]).host_memory_bytes) / 1e9)}" if limit else "--host-memory"
+        return (
+            f"--host-memory {math.ceil(value / limit * float(problem.device(problem.checkpoints[0]).host_memory_bytes) / 1e9)}"
+            if limit
+            else "--host-memory"
+        )
     if name in ("hbm", "hbm_peak"):
         room = max(limit, 0) / value
         shorter = int(room * problem.context)

@@ -148,5 +148,3 @@ def assess(problem: Problem, choices: Sequence[Choice], x: np.ndarray, load: boo
     lanes = stacked(problem, list(choices))
     targets = programs.repeat(problem.targets, len(x))
     return programs.exact([given(problem, ())] * len(x), lanes, targets, np.asarray(x, np.float64), load)
-
-

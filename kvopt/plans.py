@@ -15,7 +15,13 @@ from kvopt.problem import Problem, Weights
 from kvopt.search.deployments import Deployment
 from kvopt.search.lanes import FIELDS, PLAN_FIELDS, Choice, max_sequences, sequence_cap
 
-_KEEPS = {"layer": ("layer_keep",), "head": ("head_keep",), "token": ("token_keep",), "rank": ("key_rank", "value_rank"), "prefill": ("prefill_keep",)}
+_KEEPS = {
+    "layer": ("layer_keep",),
+    "head": ("head_keep",),
+    "token": ("token_keep",),
+    "rank": ("key_rank", "value_rank"),
+    "prefill": ("prefill_keep",),
+}
 
 
 def pruned(choice: Choice, x: np.ndarray) -> Choice:
@@ -83,7 +89,8 @@ def named_methods(text: str) -> tuple[MethodChoice, dict[str, float]]:
 
     The number is the share kept, or the bits; without one, a method with one format takes it and others must be told.
     """
-    found, fixed = [], {}
+    found: list[MethodSpec] = []
+    fixed: dict[str, float] = {}
     for part in (entry.strip() for entry in text.split(",") if entry.strip()):
         name, _, number = part.partition(":")
         if name not in {method.id for method in methods.load_all()}:
@@ -114,5 +121,7 @@ def _share(method: MethodSpec, number: str) -> float:
     except ValueError:
         share = math.nan
     if not low <= share <= high:
-        raise BadInput("methods", f"{method.id}:{number}", f"needs the share it keeps, {low:g} to {high:g}, as {method.id}:{max(low, min(0.5, high)):g}")
+        raise BadInput(
+            "methods", f"{method.id}:{number}", f"needs the share it keeps, {low:g} to {high:g}, as {method.id}:{max(low, min(0.5, high)):g}"
+        )
     return share

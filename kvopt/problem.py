@@ -104,7 +104,9 @@ class Problem:
     @cached_property
     def latency_targets(self) -> tuple[LatencyTarget, LatencyTarget]:
         """The targets for TTFT and TPOT: asked for, or the workload's."""
-        ttft = parse_latency(self.scenario.ttft, "ttft") if self.scenario.ttft is not None else LatencyTarget(self.workload.ttft_target_s(self.context))
+        ttft = (
+            parse_latency(self.scenario.ttft, "ttft") if self.scenario.ttft is not None else LatencyTarget(self.workload.ttft_target_s(self.context))
+        )
         tpot = parse_latency(self.scenario.tpot, "tpot") if self.scenario.tpot is not None else LatencyTarget(self.workload.tpot_s.value)
         return ttft, tpot
 
@@ -130,7 +132,9 @@ class Problem:
         found = []
         longest = float(np.max(self.sessions.prompt + self.sessions.turns * (self.sessions.question + self.sessions.answer)))
         if self.model.max_context and longest > self.model.max_context:
-            found.append(f"context: sessions of {longest:,.0f} tokens exceed the {self.model.max_context:,} that {self.model.name} states; computed anyway")
+            found.append(
+                f"context: sessions of {longest:,.0f} tokens exceed the {self.model.max_context:,} that {self.model.name} states; computed anyway"
+            )
         missing = self.accelerator.missing()
         if missing:
             found.append(f"accelerator: {self.accelerator.id} has no known {', '.join(missing)}: what needs it is null")
@@ -141,7 +145,9 @@ class Problem:
         arch = self.architecture
         unknown_fields = [name for name in ("parameters", "active_parameters", "hidden", "vocabulary") if math.isnan(float(getattr(arch, name)))]
         if unknown_fields:
-            raise BadInput("model", self.model.id, f"its source does not hold {', '.join(unknown_fields)}, which a plan needs; give its full config.json")
+            raise BadInput(
+                "model", self.model.id, f"its source does not hold {', '.join(unknown_fields)}, which a plan needs; give its full config.json"
+            )
 
 
 def resolve(scenario: Scenario) -> Problem:

@@ -57,7 +57,10 @@ class Result:
     def save(self, folder: str | Path) -> Path:
         """Writes `result.json` and `points.csv` into a folder, each whole or not at all. Raises `BadInput` where it cannot be written."""
         target = writable(folder)
-        text = json.dumps({"kind": self.kind, "feasible": self.feasible, "warnings": self.warnings, "run": run_record(), "result": self.data, "extra": self.extra}, indent=2)
+        text = json.dumps(
+            {"kind": self.kind, "feasible": self.feasible, "warnings": self.warnings, "run": run_record(), "result": self.data, "extra": self.extra},
+            indent=2,
+        )
         write_atomically(target / "result.json", text + "\n")
         write_atomically(target / "points.csv", table_text(self.rows()))
         return target

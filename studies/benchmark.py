@@ -72,11 +72,18 @@ def rates(problem: Problem, per_layer: bool = False) -> tuple[float, float, floa
     rng = np.random.default_rng(0)
     count = PER_LAYER_BATCH if per_layer else BATCH
     low, high = np.full(len(FIELDS), 0.25), np.ones(len(FIELDS))
-    for name, bounds in {"key_bits": (2, 16), "value_bits": (2, 16), "batch": (0.1, 64), "chunk": (256, 16384), "prefix_cache_tokens": (0, 0)}.items():
+    for name, bounds in {
+        "key_bits": (2, 16),
+        "value_bits": (2, 16),
+        "batch": (0.1, 64),
+        "chunk": (256, 16384),
+        "prefix_cache_tokens": (0, 0),
+    }.items():
         low[FIELDS.index(name)], high[FIELDS.index(name)] = bounds
     x = rng.uniform(low, high, (count, len(FIELDS))).astype(np.float32)
     columns = tuple(
-        jnp.asarray(np.broadcast_to(x[:, i, None, None], (count, layers, 1)) if per_layer and name in PLAN_FIELDS else x[:, i]) for i, name in enumerate(FIELDS)
+        jnp.asarray(np.broadcast_to(x[:, i, None, None], (count, layers, 1)) if per_layer and name in PLAN_FIELDS else x[:, i])
+        for i, name in enumerate(FIELDS)
     )
     whole = partial(_whole, own, lane, problem)
     value = jax.jit(jax.vmap(whole))
@@ -95,8 +102,6 @@ def _lane(problem: Problem, per_layer: bool) -> tuple[Lane, Given, int]:
         own = own._replace(system=replace(own.system, architecture=problem.model.architecture(per_layer=True)))
     own, lane = jax.tree.map(lambda leaf: np.asarray(leaf, np.float32), (own, lane))
     return lane, own, int(own.system.architecture.layer_count.shape[0])
-
-
 
 
 class _Columns:
@@ -130,7 +135,11 @@ def front_times() -> tuple[float, float]:
         for _ in range(2):
             started = time.perf_counter()
             done = subprocess.run(
-                [sys.executable, "-m", "kvopt.cli", "pareto", "--json"], capture_output=True, text=True, env={**os.environ, "KVOPT_CACHE": folder}, check=True
+                [sys.executable, "-m", "kvopt.cli", "pareto", "--json"],
+                capture_output=True,
+                text=True,
+                env={**os.environ, "KVOPT_CACHE": folder},
+                check=True,
             )
             times.append(time.perf_counter() - started)
             json.loads(done.stdout)

@@ -6,80 +6,131 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import matplotlib as mpl
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullLocator
 
 from kvopt import api
+from kvopt.errors import BadInput
 from kvopt.inputs.quantities import parse_tokens
 from kvopt.inputs.scenario import Scenario
 from kvopt.plots import STYLE, write_figure
+from kvopt.plots.style import BLUE, GREY, INK, VERMILLION
+from kvopt.problem import resolve
 from studies.result import StudyResult
 
 QUESTION = "How do concurrency, prefill, decoding and context switching move from 4K to 1M, and what does a session's time go to?"
 CONTEXTS = ("4k", "8k", "16k", "32k", "64k", "128k", "256k", "512k", "1m")
 NO_TARGET = {"ttft": "30d", "tpot": "1h"}  # targets set aside: the question is what a context costs, not whether it is served in time
-PARTS = ("prefill", "decoding", "context switching")
+TIMES = {"prefill": "prefill s", "answer": "answer s", "context switch": "switch s"}
+SHARES = {"prefill": "prefill %", "decoding": "decode %", "context switching": "switch %"}
 
 
-def run(out: Path | None = None, contexts: Sequence[str] = CONTEXTS, **fields: Any) -> StudyResult:
-    """One row per context length for one scenario (eight A100s at `peak` fidelity unless told otherwise); fields of `Scenario` change it."""
+def run(out: Path | None = None, contexts: Sequence[str | int] = CONTEXTS, **fields: Any) -> StudyResult:
+    """One row per context length for one scenario (eight A100s at `peak` fidelity unless told otherwise); fields of `Scenario` change it.
+
+    A session's busy time is that of a group which serves one user at a time: one prefill, all answers decoded at the length of the prompt, and a context
+    switch after each answer but the last. Questions are short beside the prompt and left out. `out`: folder for the picture. Raises `BadInput`.
+    """
+    if "context" in fields:
+        raise BadInput("option", "context", "this study takes several: contexts")
+    lengths = sorted({parse_tokens(context, "contexts") for context in contexts})
+    if not lengths:
+        raise BadInput("contexts", "none", "needs one length or more")
     asked = {"gpus": 8, "fidelity": "peak", **NO_TARGET, **fields}
-    rows = [_row(context, asked) for context in contexts]
-    first, last = rows[0], rows[-1]
-    notes = (
-        f"{Scenario.of(**asked).model} on {asked['gpus']} x {Scenario.of(**asked).accelerator}, {asked['fidelity']}; one user at a time, think time overlapped",
-        f"prefill takes {100 * first['prefill share']:.0f} % of a session at {first['context']:,} tokens and {100 * last['prefill share']:.0f} % at {last['context']:,}",
-        _as_cheap(first, last),
-    )
-    columns = tuple(rows[0])
-    result = StudyResult(title=QUESTION, columns=columns, rows=tuple(rows), notes=notes, ok=True)
+    rows = [_row(Scenario.of(**{**asked, "context": length})) for length in lengths]
     if out is not None:
         write_figure(figure(rows), out, "context_scaling")
-    return result
+    return StudyResult(title=QUESTION, columns=tuple(rows[0]), rows=tuple(rows), notes=_notes(Scenario.of(**asked), rows), ok=True)
 
 
-def _row(context: str, asked: dict[str, Any]) -> dict[str, Any]:
-    result = api.analyze(Scenario.of(context=context, **asked))
-    found, scenario = result.data["metrics"], Scenario.of(context=context, **asked)
-    sessions = api.session_of(scenario)
-    decoding = found["decode_s_per_token"] * sessions["answers"]
-    switching = (found["context_switch_s"] or 0.0) * sessions["gaps"]
-    total = found["prefill_s"] + decoding + switching
+def _row(scenario: Scenario) -> dict[str, Any]:
+    resolve(scenario).require_known()
+    found, session = api.analyze(scenario).data["metrics"], api.session_of(scenario)
+    answer = found["decode_s_per_token"] * session["answer"]
+    switch = found["context_switch_s"] or 0.0  # unknown: no link to the host is known, and nothing is switched
+    parts = (found["prefill_s"], found["decode_s_per_token"] * session["answers"], switch * session["gaps"])
+    busy = sum(parts)
     return {
-        "context": parse_tokens(context),
-        "KV GiB": found["kv_bytes_per_session"] / 2**30,
-        "concurrency": found["concurrency"],
+        "context": parse_tokens(scenario.context or 0),
+        "cache GiB": found["kv_bytes_per_session"] / 2**30,
+        "users in HBM": found["concurrency"],
         "prefill s": found["prefill_s"],
-        "decode s per answer": found["decode_s_per_token"] * sessions["answer"],
-        "context switch s": found["context_switch_s"],
-        "busy s a session": total,
-        "prefill share": found["prefill_s"] / total,
-        "decoding share": decoding / total,
-        "switching share": switching / total,
-        "sessions/GPU-hour": found["sessions_per_gpu_hour"],
+        "answer s": answer,
+        "switch s": found["context_switch_s"],
+        "busy s": busy,
+        **{name: 100 * part / busy for name, part in zip(SHARES.values(), parts, strict=True)},
+        "sessions per GPU-hour": found["sessions_per_gpu_hour"],
     }
 
 
-def _as_cheap(first: dict[str, Any], last: dict[str, Any]) -> str:
-    ratio = last["busy s a session"] / first["busy s a session"]
-    return f"a session at {last['context']:,} tokens takes {ratio:,.0f} times the busy time of one at {first['context']:,}, and {last['KV GiB'] / first['KV GiB']:,.0f} times the cache"
+def _notes(scenario: Scenario, rows: Sequence[dict[str, Any]]) -> tuple[str, ...]:
+    first, last = rows[0], rows[-1]
+    session = api.session_of(scenario)
+    return (
+        f"{scenario.model} on {scenario.gpus} x {scenario.accelerator}, {scenario.fidelity} fidelity, {session['turns']:g} answers of {session['answer']:g} tokens",
+        "busy s: one user at a time, think time overlapped; sessions per GPU-hour: as many users at once as fit, latency targets set aside",
+        f"prefill takes {first['prefill %']:.0f} % of a session's time at {first['context']:,} tokens and {last['prefill %']:.0f} % at {last['context']:,}",
+        f"from {first['context']:,} to {last['context']:,} tokens the cache grows {last['cache GiB'] / first['cache GiB']:,.0f} times, "
+        f"the time that a session takes {last['busy s'] / first['busy s']:,.0f} times",
+    )
 
 
 def figure(rows: Sequence[dict[str, Any]]) -> Figure:
-    """The four metrics against the context, and the shares of a session's time, side by side."""
-    import matplotlib
-
-    with matplotlib.rc_context(STYLE):
-        drawing = Figure(figsize=(9.5, 3.8), layout="constrained")
-        left, right = drawing.subplots(1, 2)
-        x = [row["context"] for row in rows]
-        lines = {"prefill [s]": "prefill s", "answer decoded [s]": "decode s per answer", "context switch [s]": "context switch s", "sessions that fit": "concurrency"}
-        for (label, column), (marker, dash) in zip(lines.items(), (("o", "-"), ("s", "--"), ("^", ":"), ("D", "-.")), strict=True):
-            points = [(tokens, row[column]) for tokens, row in zip(x, rows, strict=True) if row[column]]
-            left.plot(*zip(*points, strict=True), marker=marker, linestyle=dash, label=label)
-        left.set(xscale="log", yscale="log", xlabel="context [tokens]", ylabel="seconds, or sessions", title="The four metrics")
-        left.legend(frameon=False)
-        shares = [[row[f"{name.split()[-1]} share"] * 100 for row in rows] for name in ("prefill", "decoding", "switching")]
-        right.stackplot(x, shares, labels=PARTS, colors=("#0072b2", "#e69f00", "#999999"), edgecolor="white", linewidth=0.5)
-        right.set(xscale="log", xlabel="context [tokens]", ylabel="share of a session's busy time [%]", title="From decoding to prefill", ylim=(0, 100), xlim=(x[0], x[-1]))
-        right.legend(frameon=True, loc="upper left")
+    """Against the context: the times of one user, the sessions that fit in HBM, and the shares of a session's time."""
+    with mpl.rc_context(STYLE):
+        drawing = Figure(figsize=(10.5, 3.4), layout="constrained")
+        times, fitting, shares = drawing.subplots(1, 3)
+        _times(times, rows)
+        _fitting(fitting, rows)
+        _shares(shares, rows)
+        for axes in (times, fitting, shares):
+            _context_axis(axes, [row["context"] for row in rows])
     return drawing
+
+
+def _times(axes: Axes, rows: Sequence[dict[str, Any]]) -> None:
+    for (label, column), (colour, marker, dash) in zip(
+        TIMES.items(), ((BLUE, "o", "-"), (VERMILLION, "s", "--"), (GREY, "^", ":")), strict=True
+    ):
+        points = [(row["context"], row[column]) for row in rows if row[column]]
+        if points:
+            axes.plot(*zip(*points, strict=True), color=colour, marker=marker, linestyle=dash, label=label)
+    axes.set(yscale="log", ylabel="Time [s]", title="One user at a time")
+    axes.grid(True)
+    axes.legend(loc="upper left")
+
+
+def _fitting(axes: Axes, rows: Sequence[dict[str, Any]]) -> None:
+    points = [(row["context"], row["users in HBM"]) for row in rows if row["users in HBM"]]
+    if points:
+        axes.plot(*zip(*points, strict=True), color=INK, marker="D", linestyle="-")
+        axes.set(yscale="log")
+    for at, count in points:
+        axes.annotate(f"{count:,.0f}", (at, count), (4, 3), textcoords="offset points", fontsize=7.5)
+    axes.set(ylabel="Sessions in HBM at once", title="Concurrency")
+    axes.grid(True)
+
+
+def _shares(axes: Axes, rows: Sequence[dict[str, Any]]) -> None:
+    x = [row["context"] for row in rows]
+    low = [0.0] * len(rows)
+    for (label, column), (colour, hatch) in zip(SHARES.items(), ((BLUE, ""), ("#f2b48a", "////"), ("#e0e0e0", "....")), strict=True):
+        high = [base + row[column] for base, row in zip(low, rows, strict=True)]
+        axes.fill_between(x, low, high, facecolor=colour, edgecolor="white", hatch=hatch, linewidth=0.8, label=label)
+        low = high
+    axes.set(ylim=(0, 100), ylabel="Share of a session's busy time [%]", title="From decoding to prefill")
+    axes.legend(loc="upper left", frameon=True, framealpha=1.0, edgecolor="none")
+
+
+def _context_axis(axes: Axes, contexts: Sequence[int]) -> None:
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(contexts[:: 1 + len(contexts) // 6])
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda tokens, _: _tokens(tokens)))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_xlabel("Context [tokens]")
+
+
+def _tokens(count: float) -> str:
+    return f"{count / 1e6:g}M" if count >= 1e6 else f"{count / 1e3:g}K" if count >= 1e3 else f"{count:g}"

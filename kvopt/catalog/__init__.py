@@ -28,7 +28,7 @@ def ids(kind: str) -> tuple[str, ...]:
 def read_yaml(path: Path | Any, field: str) -> dict[str, Any]:
     """One YAML mapping from a file. Raises `BadInput` (with the line, where YAML tells) when it is none."""
     try:
-        data = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506 (a safe loader)
+        data = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput(field, path, f"cannot be read ({error.__class__.__name__})") from None
     except yaml.YAMLError as error:

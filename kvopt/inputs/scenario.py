@@ -36,9 +36,13 @@ class Scenario(BaseModel):
     answer: Count | None = Field(None, description="one answer [tokens]; absent: the workload's")
     followup: Count | None = Field(None, description="one question [tokens]; absent: the workload's")
     think: Count | None = Field(None, description="between an answer and the next question [s]; absent: the workload's")
-    fidelity: Literal["peak", "calibrated"] = Field("calibrated", description="peak: the theory, every peak reached; calibrated: fitted efficiencies and reserves")
+    fidelity: Literal["peak", "calibrated"] = Field(
+        "calibrated", description="peak: the theory, every peak reached; calibrated: fitted efficiencies and reserves"
+    )
     engine: str = Field("vllm", description="engine that must be able to run the deployable answer")
-    weights: str | None = Field(None, description="formats of the checkpoints at hand with their accuracy, e.g. bf16,fp8:0.995; absent: the model's own")
+    weights: str | None = Field(
+        None, description="formats of the checkpoints at hand with their accuracy, e.g. bf16,fp8:0.995; absent: the model's own"
+    )
     accuracy_floor: float = Field(0.95, description="accuracy kept at least, relative to the uncompressed model")
     task: str | None = Field(None, description="task family that accuracy is judged by; absent: the workload's")
     confidence: float = Field(0.9, description="confidence that memory, TTFT, TPOT and accuracy hold; 0.5 asks for the mean")
@@ -47,8 +51,12 @@ class Scenario(BaseModel):
     utilisation: float = Field(0.9, description="share of the time the prefill queue and the host link may be busy")
     chunk: Count | None = Field(None, description="prompt tokens per step; absent: optimize searches them, analyze takes the engine's default")
     max_num_seqs: int | None = Field(None, description="cap on the requests in flight per group; absent: the engine's default caps it")
-    idle: Literal["park", "recompute"] | None = Field(None, description="fate of idle caches that leave HBM; absent: optimize searches it, analyze takes the better")
-    methods: str | None = Field(None, description="methods to use, with what they keep, e.g. fp8 or duoattention:0.5,kivi:4; analyze: absent means none; a search: only these")
+    idle: Literal["park", "recompute"] | None = Field(
+        None, description="fate of idle caches that leave HBM; absent: optimize searches it, analyze takes the better"
+    )
+    methods: str | None = Field(
+        None, description="methods to use, with what they keep, e.g. fp8 or duoattention:0.5,kivi:4; analyze: absent means none; a search: only these"
+    )
     seed: int = Field(0, description="seed of the search")
 
     @classmethod

@@ -70,7 +70,9 @@ def elasticities(problem: Problem, point: Point) -> dict[str, dict[str, float | 
     together = programs.stack(lanes, axis=0)
     _, states = programs.exact(owns, together, programs.stack(targets), np.repeat(point.x[None], len(owns), axis=0))
     rates = np.array([_rate(state) for state in states]).reshape(len(INPUTS), 3)
-    return {name: {"left": _slope(row[0], row[1], 1 - STEP), "right": _slope(row[0], row[2], 1 + STEP)} for name, row in zip(INPUTS, rates, strict=True)}
+    return {
+        name: {"left": _slope(row[0], row[1], 1 - STEP), "right": _slope(row[0], row[2], 1 + STEP)} for name, row in zip(INPUTS, rates, strict=True)
+    }
 
 
 def _rate(state: Any) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ from jax import Array
 
 from kvopt.search.lanes import BATCH, Lane, lane_system, settings
 from objectives import goals
-from objectives.accuracy.composition import lower, losses, retained, widening
+from objectives.accuracy.composition import losses, lower, retained, widening
 from objectives.goals import Targets
 from objectives.limits import constraints, violations
 from objectives.serving.session import Service, serve
@@ -36,8 +36,8 @@ class Given(NamedTuple):
     """What all lanes share."""
 
     system: System
-    cap: Array  # most requests in flight
-    active: Array  # (constraints,) 1 where the constraint holds, 0 where its quantity is an objective
+    cap: Any  # most requests in flight, a scalar array
+    active: Any  # (constraints,) 1 where the constraint holds, 0 where its quantity is an objective
 
 
 class State(NamedTuple):

@@ -52,7 +52,18 @@ class Grid:
         """Indices `(points, dimensions)` of the deployable values nearest to settings `(points, fields)`, ratios compared by their logarithm."""
         row = self.of[choice]
         column = {name: x[:, FIELDS.index(name)] for name in FIELDS}
-        names = ("layer_keep", "head_keep", "token_keep", "key_rank", "value_rank", None, "prefill_keep", "chunk", "idle_resident", "prefix_cache_tokens")
+        names = (
+            "layer_keep",
+            "head_keep",
+            "token_keep",
+            "key_rank",
+            "value_rank",
+            None,
+            "prefill_keep",
+            "chunk",
+            "idle_resident",
+            "prefix_cache_tokens",
+        )
         index = np.zeros((len(x), len(DIMENSIONS)), int)
         for d, name in enumerate(names):
             values = self.values[row, d]

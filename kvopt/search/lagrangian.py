@@ -5,7 +5,7 @@ One lane is one start of one scalarisation on one categorical choice; all lanes 
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +16,7 @@ from kvopt.search.evaluate import GOALS, Given, evaluate, log_goal
 from kvopt.search.lanes import LOGARITHMIC, Lane
 from objectives.goals import Targets
 from objectives.gradient import value_and_grad
+from objectives.limits import NAMES
 
 STEPS, ROUND = 240, 20  # Adam steps in all, and between two updates of the multipliers
 LEARNING_RATE = 0.08
@@ -26,8 +27,14 @@ SHARPNESS = 0.02  # mu of the smooth Tchebycheff scalarisation
 class Scalarisation(NamedTuple):
     """How several goals become one, in the order of `GOALS`: weights `(goals,)`, 0 for those that do not count, and the best log value known of each."""
 
-    weights: Array
-    ideal: Array
+    weights: Any
+    ideal: Any
+    ceiling: Any  # the log value that each goal must not exceed; inf where it is free (epsilon-constraint)
+
+
+def excess(logs: Any, ceiling: Any) -> Any:
+    """How far goals lie above their ceilings, relative; negative below, and far below where there is none. NumPy or JAX arrays alike."""
+    return (logs - ceiling) / (abs(ceiling) + 0.05)
 
 
 def to_settings(lane: Lane, z: Array) -> Array:
@@ -58,14 +65,16 @@ def improve(given: Given, lane: Lane, targets: Targets, scalarisation: Scalarisa
 
     def lagrangian(z: Array, multipliers: Array, penalty: Array) -> tuple[Array, Array]:
         state = evaluate(given, lane, targets, to_settings(lane, z))
-        goal = tchebycheff(jnp.stack([log_goal(name, state) for name in GOALS]), scalarisation)
-        broken = given.active * state.broken
+        logs = jnp.stack([log_goal(name, state) for name in GOALS])
+        goal = tchebycheff(logs, scalarisation)
+        above = jnp.where(jnp.isfinite(scalarisation.ceiling), excess(logs, jnp.nan_to_num(scalarisation.ceiling, posinf=0.0)), -1.0)
+        broken = jnp.concatenate([given.active * state.broken, above])
         charged = jnp.maximum(multipliers + penalty * broken, 0.0)
         return goal + jnp.sum(charged**2 - multipliers**2) / (2 * penalty), broken
 
     gradient_of = value_and_grad(lagrangian, has_aux=True)
 
-    def step(carry: tuple, count: Array) -> tuple[tuple, None]:
+    def step(carry: Any, count: Array) -> tuple[Any, None]:
         z, state, multipliers, penalty = carry
         (_, broken), gradient = gradient_of(z, multipliers, penalty)
         gradient = jnp.where(jnp.isfinite(gradient), gradient, 0.0)
@@ -76,6 +85,6 @@ def improve(given: Given, lane: Lane, targets: Targets, scalarisation: Scalarisa
         return (optax.apply_updates(z, updates), state, multipliers, penalty), None
 
     z = from_settings(lane, x)
-    start = (z, optimiser.init(z), jnp.zeros_like(given.active), jnp.asarray(PENALTY, z.dtype))
+    start = (z, optimiser.init(z), jnp.zeros(len(NAMES) + len(GOALS), z.dtype), jnp.asarray(PENALTY, z.dtype))
     (z, *_), _ = jax.lax.scan(step, start, jnp.arange(STEPS))
     return to_settings(lane, z)

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from kvopt.inputs import engine as engines
 from kvopt.inputs import method as methods
 from kvopt.inputs.choice import MethodChoice, choices
 from kvopt.inputs.method import MethodSpec
@@ -208,8 +209,14 @@ def deployable_methods(problem: Problem) -> list[MethodChoice]:
 
 
 def research_methods(problem: Problem) -> list[MethodChoice]:
-    """Every combination of methods with evidence for the task, whatever runs it."""
-    return list(choices([method for method in methods.load_all() if applicable(problem, method)], problem.task, problem.question_hidden))
+    """Every combination of methods with evidence for the task, whatever runs it; a format that engines run must have kernels for this accelerator in one."""
+    kernels = {name for engine in engines.load_all() for name in engine.formats_on(problem.accelerator.arch, problem.accelerator.id)}
+    offered = [
+        method
+        for method in methods.load_all()
+        if applicable(problem, method) and (method.dimension != "bits" or method.where != "engine-ready" or method.id in kernels)
+    ]
+    return list(choices(offered, problem.task, problem.question_hidden))
 
 
 def make_choices(problem: Problem, offered: Sequence[MethodChoice], grouped: Sequence[Deployment] | None = None) -> list[Choice]:

@@ -16,15 +16,17 @@ from kvopt.problem import Problem
 from kvopt.search import programs
 from kvopt.search.evaluate import GOALS, UNCONSTRAINED_BY, Given
 from kvopt.search.grid import DIMENSIONS, RESIDENT_STEPS, Grid, grid
-from kvopt.search.lagrangian import STEPS, Scalarisation
-from kvopt.search.lanes import BATCH, FIELDS, LOGARITHMIC, Choice, Lane, sequence_cap, stacked, take
+from kvopt.search.lagrangian import STEPS, Scalarisation, excess
+from kvopt.search.lanes import BATCH, FIELDS, Choice, sequence_cap, stacked, take
+from kvopt.search.starts import sample
 from objectives.limits import NAMES
 
 SCREENED = 16  # random points a lane
-STARTS = 96  # lanes that one scalarisation climbs from, at most
+STARTS = 240  # lanes that are climbed from, shared out among the scalarisations
 ROUNDS = 12  # of exchange, at most
 POLISHED = 6  # halvings of the steps of outcomes
-KEPT = 24  # points that one scalarisation exchanges from
+FINEST_LOSS = 3e-3  # the least log loss of accuracy that a front resolves
+KEPT = 48  # points that one scalarisation exchanges from
 INFEASIBLE = 1e3  # score of the least violation: above that of any feasible point
 
 Progress = Callable[[str, float], None]
@@ -58,8 +60,8 @@ class Found:
 
     @property
     def feasible(self) -> np.ndarray:
-        """Which points break no constraint."""
-        return (self.broken <= 0).all(axis=1)
+        """Which points break no constraint `(points,)`."""
+        return np.asarray(np.all(self.broken <= 0, axis=1))
 
 
 def given_active(objectives: Sequence[str]) -> np.ndarray:
@@ -73,39 +75,46 @@ def given(problem: Problem, objectives: Sequence[str]) -> Given:
     return Given(problem.system(), np.asarray(sequence_cap(problem)), given_active(objectives))
 
 
-def sample(lanes: Lane, count: int, rng: np.random.Generator) -> np.ndarray:
-    """Random settings `(lanes, count, fields)`, denser towards no compression; the first of each lane is the least compressed."""
-    share = rng.uniform(size=(len(lanes.low), count, len(FIELDS)))
-    compress = np.array([name.endswith(("keep", "rank", "bits")) for name in FIELDS])
-    share = np.where(compress, 1 - share**2, share)
-    share[:, 0] = np.where(compress, 1.0, 0.5)
-    low, high = lanes.low[:, None], lanes.high[:, None]
-    logarithmic = np.exp(np.log(np.maximum(low, 1e-12)) * (1 - share) + np.log(np.maximum(high, 1e-12)) * share)
-    return np.where(LOGARITHMIC, logarithmic, low + (high - low) * share)
-
-
 def scores(logs: np.ndarray, broken: np.ndarray, scalarisation: Scalarisation) -> np.ndarray:
     """One number a point `(scalarisations, points)`, less is better; a broken constraint is worse than any goal."""
     used = scalarisation.weights.any(axis=0)
     gaps = scalarisation.weights[:, None, used] * (logs[None][:, :, used] - scalarisation.ideal[:, None, used])
-    worst = np.maximum(broken, 0).sum(axis=1)
+    limited = np.isfinite(scalarisation.ceiling)
+    above = np.where(limited[:, None], excess(logs[None], np.where(limited, scalarisation.ceiling, 0.0)[:, None]), -1.0)
+    worst = np.maximum(broken, 0).sum(axis=1)[None] + np.maximum(above, 0).sum(axis=2)
     finite = np.nan_to_num(gaps.max(axis=2) + 1e-3 * gaps.sum(axis=2), nan=INFEASIBLE, posinf=INFEASIBLE)
-    return np.where(worst[None] > 0, INFEASIBLE + worst[None], finite)
+    return np.where(worst > 0, INFEASIBLE + worst, finite)
 
 
-def scalarise(objectives: Sequence[str], count: int, ideal: np.ndarray, rng: np.random.Generator) -> Scalarisation:
-    """Weights `(count, goals)` spread over the objectives: one objective has one; two a range of ratios; more a random simplex."""
+def scalarise(objectives: Sequence[str], count: int, ideal: np.ndarray, worst: np.ndarray, rng: np.random.Generator) -> Scalarisation:
+    """Ways to make one goal of several `(ways, goals)`: a single objective has one.
+
+    Two have weights over a range of ratios, and levels of the second under which the first is optimised, from `ideal` to `worst` of what was screened; more
+    have weights on a random simplex, and levels of all but the first.
+    """
     columns = [list(GOALS).index(name) for name in objectives]
     if len(columns) == 1:
         rows = np.ones((1, 1))
     elif len(columns) == 2:
-        ratio = np.logspace(-2.5, 2.5, count)
+        ratio = np.logspace(-2, 2, count // 2)
         rows = np.stack([ratio, 1 / ratio], axis=1) / (ratio + 1 / ratio)[:, None]
     else:
-        rows = rng.dirichlet(np.full(len(columns), 0.6), size=count)
+        rows = rng.dirichlet(np.full(len(columns), 0.6), size=count // 2)
     weights = np.zeros((len(rows), len(GOALS)))
     weights[:, columns] = np.maximum(rows, 1e-3)
-    return Scalarisation(weights, np.broadcast_to(ideal, weights.shape))
+    ceiling = np.full_like(weights, np.inf)
+    if len(columns) > 1:
+        levels = np.full((count, len(GOALS)), np.inf)
+        for column in columns[1:]:
+            low, high = ideal[column], worst[column]
+            at = np.linspace(0, 1, count) if len(columns) == 2 else rng.permuted(np.linspace(0, 1, count))
+            accuracy = column == list(GOALS).index("accuracy_retained")  # a loss spans decades
+            levels[:, column] = np.exp(np.log(FINEST_LOSS) + (np.log(max(high, 2 * FINEST_LOSS)) - np.log(FINEST_LOSS)) * at) if accuracy else low + (high - low) * at
+        first = np.zeros((count, len(GOALS)))
+        first[:, columns[0]] = 1.0
+        first[:, columns[1:]] = 1e-3  # breaks ties towards the others
+        weights, ceiling = np.concatenate([weights, first]), np.concatenate([ceiling, levels])
+    return Scalarisation(weights, np.broadcast_to(ideal, weights.shape), ceiling)
 
 
 class Search:
@@ -132,8 +141,8 @@ class Search:
         return found
 
     def screen(self) -> Found:
-        """Random settings on every lane."""
-        x = sample(self.lanes, SCREENED, self.rng)
+        """Settings on every lane that spend a random loss on random shares of its dimensions."""
+        x = sample(self.problem, self.lanes, self.grid, SCREENED, "accuracy_retained" in self.objectives, self.rng)
         choice = np.repeat(np.arange(len(self.choices)), SCREENED)
         return self.measure(choice, x.reshape(-1, len(FIELDS)), relaxed=True)
 
@@ -151,7 +160,7 @@ class Search:
         index, which_all = np.concatenate(rows), np.concatenate(which)
         lanes = take(self.lanes, start.choice[index])
         targets = programs.repeat(self.problem.targets, len(index))
-        own = Scalarisation(scalarisation.weights[which_all], scalarisation.ideal[which_all])
+        own = Scalarisation(*(part[which_all] for part in scalarisation))
         x = programs.climb(self.given, lanes, targets, own, start.x[index])
         self.tally.evaluations += len(index) * STEPS
         return Found(start.choice[index], x, start.logs[index], start.broken[index])
@@ -239,8 +248,9 @@ class Search:
         self.progress("screen", 0.0)
         screened = self.screen()
         feasible = screened.logs[screened.feasible]
-        ideal = np.nan_to_num(np.nanmin(feasible if len(feasible) else screened.logs, axis=0), posinf=0.0, neginf=0.0)
-        scalarisation = scalarise(self.objectives, fronts, ideal, self.rng)
+        seen = np.where(np.isfinite(feasible), feasible, np.nan) if len(feasible) else np.zeros((1, len(GOALS)))
+        ideal, worst = (np.nan_to_num(edge(seen, axis=0)) for edge in (np.nanmin, np.nanmax))
+        scalarisation = scalarise(self.objectives, fronts, ideal, worst, self.rng)
         self.progress("climb", 0.0)
         climbed = self.climb(screened, scalarisation)
         rank = scores(screened.logs, screened.broken, scalarisation)

@@ -75,9 +75,7 @@ def climb(given: Given, lanes: Lane, targets: Targets, scalarisations: Scalarisa
     """The augmented Lagrangian from every start `(points, fields)`, single precision."""
     count, size = len(x), CLIMBED
     shared, rest = _single(given), _single((lanes, targets, scalarisations, x))
-    parts = [
-        np.asarray(_improve(shared, *rows(rest, start, count, size)), np.float64)[: count - start] for start in range(0, count, size)
-    ]
+    parts = [np.asarray(_improve(shared, *rows(rest, start, count, size)), np.float64)[: count - start] for start in range(0, count, size)]
     return np.concatenate(parts)
 
 

@@ -93,7 +93,7 @@ def test_no_global_flag_is_set(result: StudyResult) -> None:
 
 
 def test_saved_and_printed(result: StudyResult, tmp_path: Path) -> None:
-    paper.run(out=tmp_path / "paper")
+    result.save(tmp_path / "paper")
     data = json.loads((tmp_path / "paper" / "result.json").read_text())
     table = list(csv.DictReader(io.StringIO((tmp_path / "paper" / "table.csv").read_text())))
     assert data["ok"] is True

@@ -60,7 +60,8 @@ def test_the_optimum_is_that_of_brute_force(name):
     choices = make_choices(problem, deployable_methods(problem))
     found, _ = search.run(problem, choices, ["sessions_per_gpu_hour"], seed=0)
     answer = search.best(problem, choices, found, "sessions_per_gpu_hour")
-    assert answer is not None and answer.feasible
+    assert answer is not None
+    assert answer.feasible
     value = float(answer.state.values["sessions_per_gpu_hour"])
     assert value >= 0.995 * expected, f"{value} found, {expected} by brute force over {feasible} feasible points"
 
