@@ -10,14 +10,13 @@ from typing import Any
 import moocore
 import numpy as np
 
-from kvopt.compiling import clock
+from kvopt import describe
 from kvopt.errors import BadInput, unknown
 from kvopt.infeasible import explain, weights_do_not_fit
-from kvopt.inputs import method as methods
-from kvopt.inputs.choice import MethodChoice, choices
+from kvopt.inputs.choice import MethodChoice
 from kvopt.inputs.scenario import Scenario
-from kvopt.metrics import assess, bottleneck, constraint_rows, metrics
-from kvopt.plans import from_plan, named_methods, to_plan
+from kvopt.metrics import assess
+from kvopt.plans import from_plan, named_methods
 from kvopt.problem import Problem, resolve
 from kvopt.results import Result
 from kvopt.search import best as search
@@ -26,22 +25,13 @@ from kvopt.search.deployments import Deployment, divisors, fates
 from kvopt.search.elasticity import elasticities
 from kvopt.search.evaluate import GOALS
 from kvopt.search.grid import PREFIX_STEPS
-from kvopt.search.lanes import (
-    FIELDS,
-    Choice,
-    default_chunk,
-    deployable_methods,
-    make_choices,
-    memory_left,
-    research_methods,
-)
+from kvopt.search.lanes import Choice, make_choices, memory_left
 from kvopt.search.pipeline import Progress
-from objectives.types import Plan
+from kvopt.search.solve import Solved, least_broken, offered, promising, solve, vector
 
 OBJECTIVES = ("sessions_per_gpu_hour", "accuracy_retained")
 FRONT_FLOOR = 0.5  # a front that trades accuracy is drawn down to half of it
 FRONT_POINTS = 60
-RESEARCH_DEPLOYMENTS = 4  # groupings that research plans are searched on: the best of the deployable search
 RESIDENT = 21  # shares of resident idle caches that analyze tries
 
 
@@ -52,8 +42,7 @@ def analyze(scenario: Scenario | None = None, **fields: Any) -> Result:
     """
     problem = _problem(scenario, fields)
     chosen, fixed = named_methods(problem.scenario.methods) if problem.scenario.methods else (MethodChoice(), {})
-    grouped = _analyzed(problem)
-    weights = problem.checkpoints[0]
+    grouped, weights = _analyzed(problem), problem.checkpoints[0]
     if np.isnan(float(problem.architecture.parameters)):
         return _unknown_size(problem, Choice(grouped[0], weights, chosen), fixed)
     if memory_left(problem, grouped, weights).max() <= 0:
@@ -61,16 +50,19 @@ def analyze(scenario: Scenario | None = None, **fields: Any) -> Result:
     several = bool(np.any(problem.sessions.turns > 1)) and problem.scenario.fidelity != "peak"
     prefixes = np.linspace(0, float(problem.sessions.reuse_tokens[-1]), PREFIX_STEPS) if np.any(problem.sessions.shared_prefix > 0) else [0.0]
     cases = [
-        (Choice(deployment, weights, chosen), _vector(problem, fixed, resident, prefix))
+        (Choice(deployment, weights, chosen), vector(problem, fixed, resident, prefix))
         for deployment in grouped
         for resident in (np.linspace(0, 1, RESIDENT) if several else [0.0])
         for prefix in prefixes
     ]
     x, states = assess(problem, [case[0] for case in cases], np.array([case[1] for case in cases]))
-    found = [Point(choice, vector, state) for (choice, _), vector, state in zip(cases, x, states, strict=True)]
+    found = [Point(choice, settings, state) for (choice, _), settings, state in zip(cases, x, states, strict=True)]
     feasible = [point for point in found if point.feasible]
-    answer = max(feasible, key=_rate) if feasible else min(found, key=_worst)
-    data = {"scenario": _scenario(problem), **_described(problem, answer)}
+    if feasible:
+        answer = max(feasible, key=lambda point: float(point.state.values["sessions_per_gpu_hour"]))
+    else:
+        answer = min(found, key=lambda point: float(np.nanmax(np.asarray(point.state.broken))))
+    data = {"scenario": describe.scenario(problem), **describe.describe(problem, answer)}
     if not feasible:
         data["infeasible"] = explain(problem, answer)
     return Result("analyze", data, problem.warnings, bool(feasible))
@@ -83,45 +75,11 @@ def optimize(scenario: Scenario | None = None, objective: str = "sessions_per_gp
     `accuracy_retained`. Raises `BadInput`; infeasible is a result with `feasible` false.
     """
     problem = _problem(scenario, fields)
-    problem.require_known()
-    _goals(problem, [objective])
-    started = time.perf_counter()
-    candidates = make_choices(problem, _offered(problem))
-    if not candidates:
-        grouped = _analyzed(problem)
-        return _does_not_fit(problem, "optimize", Choice(grouped[0], problem.checkpoints[0], MethodChoice()), {})
+    _check(problem, [objective])
     report = progress or (lambda phase, share: None)
-    report("deployable plans", 0.1)
-    compiled = clock().seconds
-    found, tally = search.run(problem, candidates, [objective], problem.scenario.seed)
-    answer = search.best(problem, candidates, found, objective)
-    report("uncompressed baseline", 0.4)
-    plain = [choice for choice in candidates if not choice.methods.methods] or make_choices(problem, [MethodChoice()])
-    bare, bare_tally = search.run(problem, plain, [objective], problem.scenario.seed)
-    baseline = search.best(problem, plain, bare, objective)
-    report("research plans", 0.6)
-    grouped = _promising(candidates, found, objective)
-    wide = make_choices(problem, _offered(problem, research=True), grouped)
-    open_found, open_tally = search.run(problem, wide, [objective], problem.scenario.seed)
-    research = search.best(problem, wide, open_found, objective)
-    if research is None or (answer is not None and _goal(answer, objective) <= _goal(research, objective)):
-        research = answer
+    solved = solve(problem, objective, report)
     report("elasticities", 0.9)
-    evaluations = tally.evaluations + bare_tally.evaluations + open_tally.evaluations
-    cost = {"seconds": time.perf_counter() - started, "compile_seconds": clock().seconds - compiled, "evaluations": evaluations}
-    if answer is None:
-        return _nothing_found(problem, candidates, research, cost)
-    data = {
-        "scenario": _scenario(problem),
-        **_described(problem, answer),
-        "baseline": _baseline(problem, baseline, plain),
-        "research": _point(problem, research),
-        "bound": {"sessions_per_gpu_hour": None, "gap_percent": None},
-        "elasticities": elasticities(problem, answer),
-        "evidence": _evidence(problem, answer),
-        "search": cost,
-    }
-    return Result("optimize", data, problem.warnings, True)
+    return _answer(problem, solved, objective)
 
 
 def pareto(
@@ -135,52 +93,39 @@ def pareto(
     A front over accuracy goes below the floor, down to half: the floor is the person's choice to make on it. Raises `BadInput`.
     """
     problem = _problem(scenario, fields)
-    problem.require_known()
-    _goals(problem, objectives, fewest=2)
+    _check(problem, objectives, fewest=2)
     report = progress or (lambda phase, share: None)
-    answer = optimize(problem.scenario, progress=lambda phase, share: report(phase, share * 0.5))
-    lowered = problem
-    if "accuracy_retained" in objectives:
-        floor = min(FRONT_FLOOR, problem.scenario.accuracy_floor)
-        lowered = dataclasses.replace(problem, scenario=problem.scenario.model_copy(update={"accuracy_floor": floor}))
     started = time.perf_counter()
-    candidates = make_choices(lowered, _offered(lowered))
-    if not candidates:
-        return Result(
-            "pareto",
-            {**answer.data, "points": [], "objectives": list(objectives), "hypervolume": None, "reference_point": None},
-            answer.warnings,
-            False,
-        )
+    best_objective = objectives[0] if objectives[0] in ("sessions_per_gpu_hour", "users_per_gpu", "output_tokens_per_gpu_s") else OBJECTIVES[0]
+    solved = solve(problem, best_objective, lambda phase, share: report(phase, share * 0.5))
+    answer = _answer(problem, solved, best_objective)
+    kept = {key: answer.data.get(key) for key in ("plan", "metrics", "constraints", "bottleneck", "evidence", "baseline", "research", "infeasible")}
+    data: dict[str, Any] = {"scenario": answer.data["scenario"], "points": [], "objectives": list(objectives), "hypervolume": None, "reference_point": None}
+    data |= {"answer": kept, "search": answer.data["search"]}
+    if not solved.candidates:
+        return Result("pareto", {**data, "infeasible": answer.data["infeasible"]}, answer.warnings, False)
+    lowered = _lowered(problem, objectives)
     load = not {"ttft_s", "tpot_s"} & set(objectives)
-    report("front: deployable plans", 0.55)
-    found, tally = search.run(lowered, candidates, objectives, problem.scenario.seed)
-    today = search.front(lowered, candidates, found, objectives, FRONT_POINTS // 2, load)
+    report("front: deployable plans", 0.6)
+    found, tally = search.run(lowered, list(solved.candidates), objectives, problem.scenario.seed)
+    today = search.front(lowered, solved.candidates, found, objectives, FRONT_POINTS // 2, load, [solved.answer, solved.baseline])
     report("front: research plans", 0.75)
-    wide = make_choices(lowered, _offered(lowered, research=True), _promising(candidates, found, objectives[0]))
+    wide = make_choices(lowered, offered(lowered, research=True), promising(solved.candidates, found, objectives[0]))
     open_found, open_tally = search.run(lowered, wide, objectives, problem.scenario.seed)
-    later = search.front(lowered, wide, open_found, objectives, FRONT_POINTS, load)
+    later = search.front(lowered, wide, open_found, objectives, FRONT_POINTS, load, [solved.research, *today])
     report("done", 1.0)
     labelled = [("deployable", point) for point in today] + [("research", point) for point in later]
-    rows = _described_all(lowered, [point for _, point in labelled])
-    points = [{"front": label, **row} for (label, _), row in zip(labelled, rows, strict=True)]
-    volume, reference = hypervolume([search.goal_values(point) for _, point in labelled], objectives)
-    data = {
-        "scenario": answer.data["scenario"],
-        "points": points,
-        "objectives": list(objectives),
-        "hypervolume": volume,
-        "reference_point": reference,
-        "answer": {
-            key: answer.data.get(key) for key in ("plan", "metrics", "constraints", "bottleneck", "baseline", "research", "evidence", "infeasible")
-        },
-        "search": {
-            "seconds": time.perf_counter() - started + answer.data.get("search", {}).get("seconds", 0.0),
-            "compile_seconds": answer.data.get("search", {}).get("compile_seconds"),
-            "evaluations": tally.evaluations + open_tally.evaluations + answer.data.get("search", {}).get("evaluations", 0),
-        },
+    rows = describe.describe_all(lowered, [point for _, point in labelled])
+    data["points"] = [{"front": label, **row} for (label, _), row in zip(labelled, rows, strict=True)]
+    data["hypervolume"], data["reference_point"] = hypervolume([search.goal_values(point) for _, point in labelled], objectives)
+    data["search"] = {
+        "seconds": time.perf_counter() - started,
+        "compile_seconds": answer.data["search"]["compile_seconds"],
+        "evaluations": tally.evaluations + open_tally.evaluations + answer.data["search"]["evaluations"],
     }
-    return Result("pareto", data, answer.warnings, bool(points) and answer.feasible)
+    if not answer.feasible:
+        data["infeasible"] = answer.data["infeasible"]
+    return Result("pareto", data, answer.warnings, bool(data["points"]) and answer.feasible)
 
 
 def sensitivity(scenario: Scenario | None = None, progress: Progress | None = None, **fields: Any) -> Result:
@@ -195,7 +140,8 @@ def evaluate(plan: dict[str, Any], scenario: Scenario | None = None, **fields: A
     choice, x = from_plan(plan)
     _, states = assess(problem, [choice], x[None], load=False)
     point = Point(choice, x, states[0])
-    return Result("analyze", {"scenario": _scenario(problem), **_described(problem, point)}, problem.warnings, point.feasible)
+    data = {"scenario": describe.scenario(problem), **describe.describe(problem, point)}
+    return Result("analyze", data, problem.warnings, point.feasible)
 
 
 def session_of(scenario: Scenario) -> dict[str, float]:
@@ -221,7 +167,8 @@ def _problem(scenario: Scenario | None, fields: dict[str, Any]) -> Problem:
     return resolve(scenario if scenario is not None else Scenario.of(**fields))
 
 
-def _goals(problem: Problem, objectives: Sequence[str], fewest: int = 1) -> None:
+def _check(problem: Problem, objectives: Sequence[str], fewest: int = 1) -> None:
+    problem.require_known()
     for name in objectives:
         if name not in GOALS:
             raise unknown("objective", name, GOALS)
@@ -233,152 +180,67 @@ def _goals(problem: Problem, objectives: Sequence[str], fewest: int = 1) -> None
             raise BadInput("objective", name, f"{problem.accelerator.id} has no known {'price' if 'usd' in name else 'power'}")
 
 
-def _offered(problem: Problem, research: bool = False) -> list[MethodChoice]:
-    if problem.scenario.methods is None:
-        return research_methods(problem) if research else deployable_methods(problem)
-    named, _ = named_methods(problem.scenario.methods)
-    engine = None if research else problem.engine.id
-    return list(choices([method for method in methods.load_all() if method in named.methods], problem.task, problem.question_hidden, engine))
-
-
-def _promising(candidates: Sequence[Choice], found: search.Found, objective: str) -> list[Deployment]:
-    """The groupings whose deployable plans come out best; those of the least compressed candidates where none is feasible."""
-    order = found.choice[np.argsort(found.logs[:, list(GOALS).index(objective)], kind="stable")]
-    ranked = [candidates[row].deployment for row in order] + [candidate.deployment for candidate in candidates]
-    return list(dict.fromkeys(ranked))[:RESEARCH_DEPLOYMENTS]
+def _lowered(problem: Problem, objectives: Sequence[str]) -> Problem:
+    """The problem with the floor that a front over accuracy is drawn down to."""
+    if "accuracy_retained" not in objectives:
+        return problem
+    floor = min(FRONT_FLOOR, problem.scenario.accuracy_floor)
+    return dataclasses.replace(problem, scenario=problem.scenario.model_copy(update={"accuracy_floor": floor}))
 
 
 def _analyzed(problem: Problem) -> list[Deployment]:
     """The groupings that analyze looks at: one width, every fate of idle caches."""
     scenario = problem.scenario
-    tp = scenario.tp or max(d for d in divisors(scenario.gpus // (scenario.pp or 1)) if problem.model.query_heads % d == 0)
     pp = scenario.pp or 1
+    tp = scenario.tp or max(d for d in divisors(scenario.gpus // pp) if problem.model.query_heads % d == 0)
     return [Deployment(tp, pp, scenario.gpus // (tp * pp), park=park) for park in fates(problem)]
 
 
-def _vector(problem: Problem, fixed: dict[str, float], resident: float, prefix: float) -> np.ndarray:
-    values = dict.fromkeys(FIELDS, 1.0) | {"key_bits": 16.0, "value_bits": 16.0, "chunk": default_chunk(problem)} | fixed
-    return np.array([{**values, "idle_resident": resident, "prefix_cache_tokens": prefix}[name] for name in FIELDS])
-
-
-def _scenario(problem: Problem) -> dict[str, Any]:
-    """The question with everything that was filled in."""
-    ttft, tpot = problem.latency_targets
-    filled = {
-        "model": problem.model.id,
-        "accelerator": problem.accelerator.id,
-        "context": problem.context,
-        "task": problem.task,
-        "question_hidden": problem.question_hidden,
-        "weights": ",".join(weights.format for weights in problem.checkpoints),
-        "ttft_s": ttft.seconds,
-        "tpot_s": tpot.seconds,
-        "profile": problem.profile.id if problem.profile else "peak",
+def _answer(problem: Problem, solved: Solved, objective: str) -> Result:
+    """The object that optimize prints."""
+    if not solved.candidates:
+        return _does_not_fit(problem, "optimize", Choice(_analyzed(problem)[0], problem.checkpoints[0], MethodChoice()), {})
+    closest = least_broken(problem, solved.candidates) if solved.answer is None else None
+    bare = solved.baseline or least_broken(problem, solved.plain or solved.candidates)
+    shown = [solved.answer or closest, bare, *([solved.research] if solved.research else [])]
+    rows = describe.describe_all(problem, [point for point in shown if point is not None])
+    data = {
+        "scenario": {**describe.scenario(problem), "objective": objective},
+        **rows[0],
+        "baseline": rows[1]["metrics"],
+        "baseline_plan": rows[1]["plan"],
+        "research": rows[2] if solved.research else {"plan": None, "metrics": None},
+        "bound": {"sessions_per_gpu_hour": None, "gap_percent": None},
+        "elasticities": elasticities(problem, solved.answer) if solved.answer else {},
+        "search": solved.cost,
     }
-    return {**problem.scenario.model_dump(mode="json"), **filled}
-
-
-def _described_all(problem: Problem, found: Sequence[Point]) -> list[dict[str, Any]]:
-    if not found:
-        return []
-    rows = metrics(problem, [point.choice for point in found], np.array([point.x for point in found]), [point.state for point in found])
-    return [
-        {
-            "plan": to_plan(problem, point.choice, point.x),
-            "metrics": row,
-            "constraints": constraint_rows(point.state),
-            "bottleneck": bottleneck(point.state, point.choice),
-            "evidence": _evidence(problem, point),
-        }
-        for point, row in zip(found, rows, strict=True)
-    ]
-
-
-def _described(problem: Problem, point: Point) -> dict[str, Any]:
-    return _described_all(problem, [point])[0]
-
-
-def _point(problem: Problem, point: Point | None) -> dict[str, Any]:
-    return _described(problem, point) if point is not None else {"plan": None, "metrics": None}
-
-
-def _baseline(problem: Problem, point: Point | None, plain: Sequence[Choice]) -> dict[str, Any]:
-    """The metrics of the best uncompressed plan; where none meets the targets, those of one at the least load, its rate 0."""
-    if point is not None:
-        return _described(problem, point)["metrics"]
-    return _described(problem, _least_load(problem, plain))["metrics"]
-
-
-def _least_load(problem: Problem, candidates: Sequence[Choice]) -> Point:
-    """The candidate that breaks its constraints least at the least load."""
-    some = list(candidates)[:256]
-    x, states = assess(problem, some, np.array([_vector(problem, _smallest(choice), 0.0, 0.0) for choice in some]))
-    return min((Point(choice, vector, state) for choice, vector, state in zip(some, x, states, strict=True)), key=_worst)
-
-
-def _smallest(choice: Choice) -> dict[str, float]:
-    low, _ = choice.methods.bounds()
-    return {name: float(getattr(low, name)) for name in ("key_bits", "value_bits")} if choice.methods.bits else {}
-
-
-def _evidence(problem: Problem, point: Point) -> str:
-    plan = dict(zip(FIELDS, point.x, strict=True))
-    fields = Plan(**{name: plan[name] for name in Plan.__dataclass_fields__})
-    return point.choice.methods.evidence(problem.task, fields, problem.context, problem.question_hidden)
+    if closest is not None:
+        data["infeasible"] = explain(problem, closest)
+    return Result("optimize", data, problem.warnings, solved.answer is not None)
 
 
 def _does_not_fit(problem: Problem, kind: str, choice: Choice, fixed: dict[str, float]) -> Result:
     """No grouping of the GPUs holds the weights."""
-    x, states = assess(problem, [choice], _vector(problem, fixed, 0.0, 0.0)[None])
-    described = _described(problem, Point(choice, x[0], states[0]))
-    data: dict[str, Any] = {"scenario": _scenario(problem), **described, "infeasible": weights_do_not_fit(problem)}
+    x, states = assess(problem, [choice], vector(problem, fixed)[None])
+    described = describe.describe(problem, Point(choice, x[0], states[0]))
+    data: dict[str, Any] = {"scenario": describe.scenario(problem), **described, "infeasible": weights_do_not_fit(problem)}
     if kind == "optimize":
-        data |= _empty_answer(described["metrics"])
+        data |= {
+            "baseline": described["metrics"],
+            "baseline_plan": described["plan"],
+            "research": {"plan": None, "metrics": None},
+            "bound": {"sessions_per_gpu_hour": None, "gap_percent": None},
+            "elasticities": {},
+            "search": {"seconds": 0.0, "compile_seconds": 0.0, "evaluations": 0},
+        }
     return Result(kind, data, problem.warnings, False)
-
-
-def _nothing_found(problem: Problem, candidates: Sequence[Choice], research: Point | None, cost: dict[str, Any]) -> Result:
-    closest = _least_load(problem, candidates)
-    described = _described(problem, closest)
-    data = {
-        "scenario": _scenario(problem),
-        **described,
-        **_empty_answer(described["metrics"]),
-        "infeasible": explain(problem, closest),
-        "search": cost,
-    }
-    data["research"] = _point(problem, research)
-    return Result("optimize", data, problem.warnings, False)
-
-
-def _empty_answer(baseline: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "baseline": baseline,
-        "research": {"plan": None, "metrics": None},
-        "bound": {"sessions_per_gpu_hour": None, "gap_percent": None},
-        "elasticities": {},
-        "evidence": "none",
-        "search": {"seconds": 0.0, "compile_seconds": 0.0, "evaluations": 0},
-    }
 
 
 def _unknown_size(problem: Problem, choice: Choice, fixed: dict[str, float]) -> Result:
     """A model whose parameters are not known: its cache is, everything that needs its weights is null."""
-    x = _vector(problem, fixed, 0.0, 0.0)
+    x = vector(problem, fixed)
     _, states = assess(problem, [choice], x[None], load=False)
-    described = _described(problem, Point(choice, x, states[0]))
+    described = describe.describe(problem, Point(choice, x, states[0]))
     described["bottleneck"] = "unknown: the model's parameters are not known"
     warning = f"model: the source of {problem.model.id} does not hold its parameters: what needs them is null"
-    return Result("analyze", {"scenario": _scenario(problem), **described}, (*problem.warnings, warning), True)
-
-
-def _rate(point: Point) -> float:
-    return float(point.state.values["sessions_per_gpu_hour"])
-
-
-def _goal(point: Point, objective: str) -> float:
-    return GOALS[objective] * float(point.state.values[objective])
-
-
-def _worst(point: Point) -> float:
-    return float(np.nanmax(np.asarray(point.state.broken)))
+    return Result("analyze", {"scenario": describe.scenario(problem), **described}, (*problem.warnings, warning), True)

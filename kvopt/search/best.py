@@ -66,15 +66,22 @@ def best(problem: Problem, choices: Sequence[Choice], found: Found, objective: s
     return candidates[good[np.lexsort((values[good], np.round(loss[good], 9)))[0]]]
 
 
-def front(problem: Problem, choices: Sequence[Choice], found: Found, objectives: Sequence[str], most: int, load: bool) -> list[Point]:
-    """The non-dominated of the found points, at most `most`, spread along the front; evaluated in double precision."""
+def front(
+    problem: Problem,
+    choices: Sequence[Choice],
+    found: Found,
+    objectives: Sequence[str],
+    most: int,
+    load: bool,
+    known: Sequence[Point | None] = (),
+) -> list[Point]:
+    """The non-dominated of the found points, at most `most`, spread along the front, and of points known otherwise; evaluated in double precision."""
     columns = [list(GOALS).index(name) for name in objectives]
     logs = found.logs[:, columns]
-    if not len(logs):
-        return []
-    rows = np.flatnonzero(moocore.is_nondominated(logs, keep_weakly=False))
+    rows = np.flatnonzero(moocore.is_nondominated(logs, keep_weakly=False)) if len(logs) else np.zeros(0, int)
     rows = rows[thinned(logs[rows], most)]
     exact = [point for point in points(problem, choices, found, rows, load) if _holds(point, objectives)]
+    exact += [point for point in known if point is not None]
     if not exact:
         return []
     values = np.array([[float(log_goal(name, point.state)) for name in objectives] for point in exact])

@@ -1,0 +1,61 @@
+"""Points as plain values: what `--json` prints of a plan."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from kvopt.metrics import bottleneck, constraint_rows, metrics
+from kvopt.plans import to_plan
+from kvopt.problem import Problem
+from kvopt.search.best import Point
+from kvopt.search.lanes import FIELDS
+from objectives.types import Plan
+
+
+def scenario(problem: Problem) -> dict[str, Any]:
+    """The question with everything that was filled in."""
+    ttft, tpot = problem.latency_targets
+    filled = {
+        "model": problem.model.id,
+        "accelerator": problem.accelerator.id,
+        "context": problem.context,
+        "task": problem.task,
+        "question_hidden": problem.question_hidden,
+        "weights": ",".join(weights.format for weights in problem.checkpoints),
+        "ttft_s": ttft.seconds,
+        "tpot_s": tpot.seconds,
+        "profile": problem.profile.id if problem.profile else "peak",
+    }
+    return {**problem.scenario.model_dump(mode="json"), **filled}
+
+
+def describe_all(problem: Problem, found: Sequence[Point]) -> list[dict[str, Any]]:
+    """Plan, metrics, constraints, bottleneck and evidence of every point."""
+    if not found:
+        return []
+    rows = metrics(problem, [point.choice for point in found], np.array([point.x for point in found]), [point.state for point in found])
+    return [
+        {
+            "plan": to_plan(problem, point.choice, point.x),
+            "metrics": row,
+            "constraints": constraint_rows(point.state),
+            "bottleneck": bottleneck(point.state, point.choice),
+            "evidence": evidence(problem, point),
+        }
+        for point, row in zip(found, rows, strict=True)
+    ]
+
+
+def describe(problem: Problem, point: Point) -> dict[str, Any]:
+    """The same of one point."""
+    return describe_all(problem, [point])[0]
+
+
+def evidence(problem: Problem, point: Point) -> str:
+    """Whether the plan's accuracy lies inside what was measured: interpolated, extrapolated or none."""
+    values = dict(zip(FIELDS, point.x, strict=True))
+    plan = Plan(**{name: values[name] for name in Plan.__dataclass_fields__})
+    return point.choice.methods.evidence(problem.task, plan, problem.context, problem.question_hidden)

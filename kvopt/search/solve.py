@@ -1,0 +1,106 @@
+"""One question solved: the best plan for today's engine, the uncompressed baseline, and the best plan of research."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from kvopt.compiling import clock
+from kvopt.inputs import method as methods
+from kvopt.inputs.choice import MethodChoice, choices
+from kvopt.metrics import assess
+from kvopt.plans import named_methods
+from kvopt.problem import Problem
+from kvopt.search import best as search
+from kvopt.search.best import Point
+from kvopt.search.deployments import Deployment
+from kvopt.search.evaluate import GOALS
+from kvopt.search.lanes import FIELDS, Choice, default_chunk, deployable_methods, make_choices, research_methods
+from kvopt.search.pipeline import Found, Progress
+
+RESEARCH_DEPLOYMENTS = 4  # groupings that research plans are searched on: the best of the deployable search
+LOOKED_AT = 256  # candidates examined for the least broken one where none is feasible
+
+
+@dataclass(frozen=True)
+class Solved:
+    """The optima of one problem; `None` where no plan meets its constraints."""
+
+    answer: Point | None
+    baseline: Point | None
+    research: Point | None
+    candidates: tuple[Choice, ...]  # deployable; empty where no grouping holds the weights
+    plain: tuple[Choice, ...]  # of them, the uncompressed
+    wide: tuple[Choice, ...]  # research
+    cost: dict[str, float]  # seconds, compile_seconds, evaluations
+
+
+def solve(problem: Problem, objective: str, progress: Progress) -> Solved:
+    """The optima for one objective."""
+    started, compiled = time.perf_counter(), clock().seconds
+    seed = problem.scenario.seed
+    candidates = make_choices(problem, offered(problem))
+    plain = [choice for choice in candidates if not choice.methods.methods]
+    if not candidates:
+        return Solved(None, None, None, (), (), (), {"seconds": 0.0, "compile_seconds": 0.0, "evaluations": 0})
+    progress("deployable plans", 0.1)
+    found, tally = search.run(problem, candidates, [objective], seed)
+    answer = search.best(problem, candidates, found, objective)
+    progress("uncompressed baseline", 0.5)
+    bare, bare_tally = search.run(problem, plain, [objective], seed)
+    baseline = search.best(problem, plain, bare, objective)
+    progress("research plans", 0.6)
+    wide = make_choices(problem, offered(problem, research=True), promising(candidates, found, objective))
+    open_found, open_tally = search.run(problem, wide, [objective], seed)
+    research = search.best(problem, wide, open_found, objective)
+    if research is None or (answer is not None and worth(answer, objective) <= worth(research, objective)):
+        research = answer
+    cost = {
+        "seconds": time.perf_counter() - started,
+        "compile_seconds": clock().seconds - compiled,
+        "evaluations": tally.evaluations + bare_tally.evaluations + open_tally.evaluations,
+    }
+    return Solved(answer, baseline, research, tuple(candidates), tuple(plain), tuple(wide), cost)
+
+
+def offered(problem: Problem, research: bool = False) -> list[MethodChoice]:
+    """The methods that may be searched: all that apply, or those that the scenario names. No compression comes first."""
+    if problem.scenario.methods is None:
+        return research_methods(problem) if research else deployable_methods(problem)
+    named, _ = named_methods(problem.scenario.methods)
+    engine = None if research else problem.engine.id
+    return list(choices([method for method in methods.load_all() if method in named.methods], problem.task, problem.question_hidden, engine))
+
+
+def promising(candidates: Sequence[Choice], found: Found, objective: str) -> list[Deployment]:
+    """The groupings whose deployable plans come out best, then those of the other candidates."""
+    order = found.choice[np.argsort(found.logs[:, list(GOALS).index(objective)], kind="stable")]
+    ranked = [candidates[row].deployment for row in order] + [candidate.deployment for candidate in candidates]
+    return list(dict.fromkeys(ranked))[:RESEARCH_DEPLOYMENTS]
+
+
+def worth(point: Point, objective: str) -> float:
+    """The objective of a point, less is better."""
+    return GOALS[objective] * float(point.state.values[objective])
+
+
+def vector(problem: Problem, fixed: dict[str, float], resident: float = 0.0, prefix: float = 0.0) -> np.ndarray:
+    """Settings without a search: uncompressed but for what is `fixed`, the default chunk, the least load."""
+    values = dict.fromkeys(FIELDS, 1.0) | {"key_bits": 16.0, "value_bits": 16.0, "chunk": default_chunk(problem)} | fixed
+    return np.array([{**values, "idle_resident": resident, "prefix_cache_tokens": prefix}[name] for name in FIELDS])
+
+
+def least_broken(problem: Problem, candidates: Sequence[Choice]) -> Point:
+    """The candidate that breaks its constraints least at the least load: what an infeasible answer is explained by."""
+    some = list(candidates)[:LOOKED_AT]
+    x, states = assess(problem, some, np.array([vector(problem, _fewest_bits(choice)) for choice in some]))
+    found = [Point(choice, settings, state) for choice, settings, state in zip(some, x, states, strict=True)]
+    return min(found, key=lambda point: float(np.nanmax(np.asarray(point.state.broken))))
+
+
+def _fewest_bits(choice: Choice) -> dict[str, float]:
+    low, _ = choice.methods.bounds()
+    return {name: float(getattr(low, name)) for name in ("key_bits", "value_bits")} if choice.methods.bits else {}
