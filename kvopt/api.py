@@ -100,7 +100,13 @@ def pareto(
     solved = solve(problem, best_objective, lambda phase, share: report(phase, share * 0.5))
     answer = _answer(problem, solved, best_objective)
     kept = {key: answer.data.get(key) for key in ("plan", "metrics", "constraints", "bottleneck", "evidence", "baseline", "research", "infeasible")}
-    data: dict[str, Any] = {"scenario": answer.data["scenario"], "points": [], "objectives": list(objectives), "hypervolume": None, "reference_point": None}
+    data: dict[str, Any] = {
+        "scenario": answer.data["scenario"],
+        "points": [],
+        "objectives": list(objectives),
+        "hypervolume": None,
+        "reference_point": None,
+    }
     data |= {"answer": kept, "search": answer.data["search"]}
     if not solved.candidates:
         return Result("pareto", {**data, "infeasible": answer.data["infeasible"]}, answer.warnings, False)

@@ -1,0 +1,1 @@
+"""Named questions, each one file, run by `kvopt study run`."""

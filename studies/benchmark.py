@@ -10,8 +10,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from functools import partial
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -24,18 +22,19 @@ from kvopt.problem import Problem, resolve
 from kvopt.search.evaluate import Given, evaluate
 from kvopt.search.lanes import FIELDS, PLAN_FIELDS, Lane, make_choices, stacked, take
 from kvopt.search.pipeline import given
+from objectives.goals import Targets
 from objectives.gradient import value_and_grad
 from objectives.limits import violations
 from objectives.types import replace
 from studies.result import StudyResult
 
 QUESTION = "How many evaluations and gradients a second, and how long until a front, cold and with a warm compilation cache?"
-BATCH, REPEATS = 65536, 9
-PER_LAYER_BATCH = 2048
+REPEATS = 9
+VALUES, GRADIENTS = 65536, 2048  # per batch: a gradient keeps what its backward pass needs, which must stay in the processor's caches
 
 
-def run(out: Path | None = None, front: bool = True) -> StudyResult:
-    """Measures rates of one vmapped, compiled program in single precision, the best of `REPEATS` runs; `front=False` leaves out the timed fronts."""
+def run(front: bool = True) -> StudyResult:
+    """Rates of one vmapped, compiled program in single precision; `front=False` leaves out the timed fronts, which take minutes."""
     problem = resolve(Scenario.of())
     many = problem.workload.model_copy(update={"atoms": tuple(_spread(problem.workload.atoms[0], 32))})
     cases = {
@@ -53,7 +52,8 @@ def run(out: Path | None = None, front: bool = True) -> StudyResult:
         rows.append({"what": "kvopt pareto, warm compilation cache", "seconds": warm})
     rows.append({"what": "import kvopt", "seconds": import_time()})
     notes = (
-        f"{os.cpu_count()} cores, {platform.machine()}, {jax.devices()[0].device_kind}, jax {jax.__version__}; batches of {BATCH} (per layer {PER_LAYER_BATCH}), float32",
+        f"{os.cpu_count()} cores, {platform.machine()}, {jax.devices()[0].device_kind}, jax {jax.__version__}",
+        f"single precision; values in batches of {VALUES:,} (per layer {GRADIENTS:,}), gradients of {GRADIENTS:,}; the best of {REPEATS} runs",
         "a value is the whole model: session rate, users, memory, latencies, accuracy with its bound, and all constraints",
     )
     columns = ("what", "values per s", "gradients per s", "gradient / value", "compile s", "seconds")
@@ -70,7 +70,7 @@ def rates(problem: Problem, per_layer: bool = False) -> tuple[float, float, floa
     """(values per second, gradients per second, seconds to compile both), vmapped over random settings on one lane."""
     lane, own, layers = _lane(problem, per_layer)
     rng = np.random.default_rng(0)
-    count = PER_LAYER_BATCH if per_layer else BATCH
+    count = GRADIENTS if per_layer else VALUES
     low, high = np.full(len(FIELDS), 0.25), np.ones(len(FIELDS))
     for name, bounds in {
         "key_bits": (2, 16),
@@ -85,22 +85,22 @@ def rates(problem: Problem, per_layer: bool = False) -> tuple[float, float, floa
         jnp.asarray(np.broadcast_to(x[:, i, None, None], (count, layers, 1)) if per_layer and name in PLAN_FIELDS else x[:, i])
         for i, name in enumerate(FIELDS)
     )
-    whole = partial(_whole, own, lane, problem)
-    value = jax.jit(jax.vmap(whole))
-    gradient = jax.jit(jax.vmap(value_and_grad(whole)))
+    shared = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), (own, lane, problem.targets))
+    value, gradient = (jax.jit(jax.vmap(function, in_axes=(0, None))) for function in (_whole, value_and_grad(_whole)))
+    some = tuple(column[:GRADIENTS] for column in columns)
     compile_started = time.perf_counter()
-    jax.block_until_ready((value(columns), gradient(columns)))
+    jax.block_until_ready((value(columns, shared), gradient(some, shared)))
     compiled = time.perf_counter() - compile_started
-    return count / _best(value, columns), count / _best(gradient, columns), compiled
+    return count / _best(value, columns, shared), GRADIENTS / _best(gradient, some, shared), compiled
 
 
 def _lane(problem: Problem, per_layer: bool) -> tuple[Lane, Given, int]:
+    """The uncompressed plan's first grouping, what is given, and how many layers the plan tells apart."""
     choices = make_choices(problem, [MethodChoice()])
     lane = take(stacked(problem, choices), np.array(0))
     own = given(problem, ())
     if per_layer:
         own = own._replace(system=replace(own.system, architecture=problem.model.architecture(per_layer=True)))
-    own, lane = jax.tree.map(lambda leaf: np.asarray(leaf, np.float32), (own, lane))
     return lane, own, int(own.system.architecture.layer_count.shape[0])
 
 
@@ -114,16 +114,16 @@ class _Columns:
         return self.columns[index]
 
 
-def _whole(own: Given, lane: Lane, problem: Problem, columns: tuple[Any, ...]) -> Any:
-    state = evaluate(own, lane, jax.tree.map(np.float32, problem.targets), _Columns(columns))  # type: ignore[arg-type]
+def _whole(columns: tuple[Any, ...], shared: tuple[Given, Lane, Targets]) -> Any:
+    state = evaluate(*shared, _Columns(columns))  # type: ignore[arg-type]
     return sum(state.values.values()) + state.lower + jnp.sum(violations(state.found))
 
 
-def _best(function: Callable[..., Any], columns: Any) -> float:
+def _best(function: Callable[..., Any], *given: Any) -> float:
     times = []
     for _ in range(REPEATS):
         started = time.perf_counter()
-        jax.block_until_ready(function(columns))
+        jax.block_until_ready(function(*given))
         times.append(time.perf_counter() - started)
     return min(times)
 

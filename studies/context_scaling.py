@@ -42,7 +42,7 @@ def run(out: Path | None = None, contexts: Sequence[str | int] = CONTEXTS, **fie
     rows = [_row(Scenario.of(**{**asked, "context": length})) for length in lengths]
     if out is not None:
         write_figure(figure(rows), out, "context_scaling")
-    return StudyResult(title=QUESTION, columns=tuple(rows[0]), rows=tuple(rows), notes=_notes(Scenario.of(**asked), rows), ok=True)
+    return StudyResult(title=QUESTION, columns=tuple(rows[0]), rows=tuple(rows), notes=_notes(Scenario.of(**asked), rows), hidden=("switch %",))
 
 
 def _row(scenario: Scenario) -> dict[str, Any]:
@@ -85,21 +85,21 @@ def figure(rows: Sequence[dict[str, Any]]) -> Figure:
         _times(times, rows)
         _fitting(fitting, rows)
         _shares(shares, rows)
-        for axes in (times, fitting, shares):
+        for axes, title in ((times, "One user at a time"), (fitting, "Concurrency"), (shares, "From decoding to prefill")):
             _context_axis(axes, [row["context"] for row in rows])
+            axes.set_title(title, pad=22)
+        for axes in (times, shares):
+            axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, borderaxespad=0.2, handlelength=2, columnspacing=1.2)
     return drawing
 
 
 def _times(axes: Axes, rows: Sequence[dict[str, Any]]) -> None:
-    for (label, column), (colour, marker, dash) in zip(
-        TIMES.items(), ((BLUE, "o", "-"), (VERMILLION, "s", "--"), (GREY, "^", ":")), strict=True
-    ):
+    for (label, column), (colour, marker, dash) in zip(TIMES.items(), ((BLUE, "o", "-"), (VERMILLION, "s", "--"), (GREY, "^", ":")), strict=True):
         points = [(row["context"], row[column]) for row in rows if row[column]]
         if points:
             axes.plot(*zip(*points, strict=True), color=colour, marker=marker, linestyle=dash, label=label)
-    axes.set(yscale="log", ylabel="Time [s]", title="One user at a time")
+    axes.set(yscale="log", ylabel="Time [s]")
     axes.grid(True)
-    axes.legend(loc="upper left")
 
 
 def _fitting(axes: Axes, rows: Sequence[dict[str, Any]]) -> None:
@@ -107,9 +107,10 @@ def _fitting(axes: Axes, rows: Sequence[dict[str, Any]]) -> None:
     if points:
         axes.plot(*zip(*points, strict=True), color=INK, marker="D", linestyle="-")
         axes.set(yscale="log")
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda count, _: f"{count:,g}"))
     for at, count in points:
         axes.annotate(f"{count:,.0f}", (at, count), (4, 3), textcoords="offset points", fontsize=7.5)
-    axes.set(ylabel="Sessions in HBM at once", title="Concurrency")
+    axes.set(ylabel="Sessions in HBM at once")
     axes.grid(True)
 
 
@@ -120,8 +121,7 @@ def _shares(axes: Axes, rows: Sequence[dict[str, Any]]) -> None:
         high = [base + row[column] for base, row in zip(low, rows, strict=True)]
         axes.fill_between(x, low, high, facecolor=colour, edgecolor="white", hatch=hatch, linewidth=0.8, label=label)
         low = high
-    axes.set(ylim=(0, 100), ylabel="Share of a session's busy time [%]", title="From decoding to prefill")
-    axes.legend(loc="upper left", frameon=True, framealpha=1.0, edgecolor="none")
+    axes.set(ylim=(0, 100), ylabel="Share of a session's busy time [%]")
 
 
 def _context_axis(axes: Axes, contexts: Sequence[int]) -> None:

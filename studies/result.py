@@ -45,10 +45,12 @@ class StudyResult:
         for column, cells in printed.items():
             numeric = all(isinstance(row.get(column), int | float | None) for row in self.rows)
             widest = max(map(len, [*column.split(), *cells]))  # a number is never broken, and its header only between words
-            header = "\n".join(textwrap.wrap(column, widest)) if numeric else column
+            header = "\n".join(textwrap.wrap(column, widest, break_on_hyphens=False)) if numeric else column
             table.add_column(header, justify="right" if numeric else "left", overflow="fold", no_wrap=numeric)
         for row in zip(*printed.values(), strict=True):
             table.add_row(*map(Text, row))
+        if shown.measure(table, options=shown.options.update(width=10 * WIDTH)).minimum > shown.width:
+            table.padding = 0
         shown.print(table)
         for number, text in enumerate(texts, 1):
             shown.print(Text(f"[{number}] {text}"))
@@ -92,5 +94,5 @@ def _shown(value: Any) -> str:
     if value is None:
         return ""
     if isinstance(value, float):
-        return f"{value:,.0f}" if abs(value) >= 1e5 else f"{value:.4g}"
+        return f"{value:,.0f}" if abs(value) >= 1e4 else f"{value:.4g}"
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)

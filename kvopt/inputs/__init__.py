@@ -1,0 +1,1 @@
+"""What a person writes, and what they have: names, files, traces, each validated and read into the pytrees of `objectives`."""

@@ -17,8 +17,8 @@ Number = Sourced[Positive]
 
 # The peak that the weights are multiplied at: the first that the chip has. Formats narrow in memory alone are dequantised and multiplied in 16 bit.
 _PEAKS: dict[str, tuple[str, ...]] = {
-    **dict.fromkeys(("bf16", "fp16"), ("bf16_tflops", "fp16_tflops")),
-    **dict.fromkeys(("int8", "w8a16", "int4", "w4a16", "awq", "gptq", "mxfp4"), ("bf16_tflops", "fp16_tflops")),
+    **dict.fromkeys(("bf16", "fp16", "fp32"), ("bf16_tflops", "fp16_tflops")),
+    **dict.fromkeys(("int8", "w8a16", "int4", "int4-g32", "w4", "w4a16", "awq", "gptq", "mxfp4"), ("bf16_tflops", "fp16_tflops")),
     "fp8": ("fp8_tflops", "bf16_tflops", "fp16_tflops"),
     "w8a8": ("int8_tops", "bf16_tflops", "fp16_tflops"),
     "nvfp4": ("fp4_tflops", "bf16_tflops", "fp16_tflops"),

@@ -15,7 +15,6 @@ from jax import Array
 from kvopt.search.evaluate import GOALS, Given, evaluate, log_goal
 from kvopt.search.lanes import LOGARITHMIC, Lane
 from objectives.goals import Targets
-from objectives.gradient import value_and_grad
 from objectives.limits import NAMES
 
 STEPS, ROUND = 240, 20  # Adam steps in all, and between two updates of the multipliers
@@ -72,7 +71,7 @@ def improve(given: Given, lane: Lane, targets: Targets, scalarisation: Scalarisa
         charged = jnp.maximum(multipliers + penalty * broken, 0.0)
         return goal + jnp.sum(charged**2 - multipliers**2) / (2 * penalty), broken
 
-    gradient_of = value_and_grad(lagrangian, has_aux=True)
+    gradient_of = jax.value_and_grad(lagrangian, has_aux=True)
 
     def step(carry: Any, count: Array) -> tuple[Any, None]:
         z, state, multipliers, penalty = carry
@@ -85,6 +84,6 @@ def improve(given: Given, lane: Lane, targets: Targets, scalarisation: Scalarisa
         return (optax.apply_updates(z, updates), state, multipliers, penalty), None
 
     z = from_settings(lane, x)
-    start = (z, optimiser.init(z), jnp.zeros(len(NAMES) + len(GOALS), z.dtype), jnp.asarray(PENALTY, z.dtype))
-    (z, *_), _ = jax.lax.scan(step, start, jnp.arange(STEPS))
-    return to_settings(lane, z)
+    start: Any = (z, optimiser.init(z), jnp.zeros(len(NAMES) + len(GOALS), z.dtype), jnp.asarray(PENALTY, z.dtype))
+    final, _ = jax.lax.scan(step, start, jnp.arange(STEPS))
+    return to_settings(lane, final[0])

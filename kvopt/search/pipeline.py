@@ -109,7 +109,9 @@ def scalarise(objectives: Sequence[str], count: int, ideal: np.ndarray, worst: n
             low, high = ideal[column], worst[column]
             at = np.linspace(0, 1, count) if len(columns) == 2 else rng.permuted(np.linspace(0, 1, count))
             accuracy = column == list(GOALS).index("accuracy_retained")  # a loss spans decades
-            levels[:, column] = np.exp(np.log(FINEST_LOSS) + (np.log(max(high, 2 * FINEST_LOSS)) - np.log(FINEST_LOSS)) * at) if accuracy else low + (high - low) * at
+            levels[:, column] = (
+                np.exp(np.log(FINEST_LOSS) + (np.log(max(high, 2 * FINEST_LOSS)) - np.log(FINEST_LOSS)) * at) if accuracy else low + (high - low) * at
+            )
         first = np.zeros((count, len(GOALS)))
         first[:, columns[0]] = 1.0
         first[:, columns[1:]] = 1e-3  # breaks ties towards the others

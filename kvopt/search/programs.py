@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -26,7 +26,28 @@ class Points(NamedTuple):
     broken: np.ndarray  # (points, constraints) violations of the active constraints, positive where broken
 
 
-@partial(jax.jit, static_argnames=("load",))
+FAST_MATH = {"xla_cpu_enable_fast_math": True, "xla_cpu_fast_math_honor_infs": True, "xla_cpu_fast_math_honor_nans": True}
+"""What single-precision searches are compiled with on CPU: half the arithmetic and half the compile time, answers that differ in the last digits. Whatever
+is returned is evaluated again in double precision, without."""
+
+
+@cache
+def _fast() -> dict[str, Any] | None:
+    """The options above, where this JAX compiles for a CPU and knows them."""
+    if jax.default_backend() != "cpu":
+        return None
+    try:
+        jax.jit(lambda x: x + 1, compiler_options=FAST_MATH)(np.float32(0))
+    except jax.errors.JaxRuntimeError:
+        return None
+    return FAST_MATH
+
+
+@cache
+def _compiled(function: Callable[..., Any], *static: str) -> Callable[..., Any]:
+    return jax.jit(function, static_argnames=static, compiler_options=_fast())
+
+
 def _measure(given: Given, lanes: Lane, targets: Targets, x: Any, load: bool) -> tuple[Any, Any, Any]:
     def one(lane: Lane, target: Targets, settings: Any) -> tuple[Any, Any, Any]:
         best = saturate(given, lane, target, settings, steps=24) if load else settings
@@ -36,7 +57,6 @@ def _measure(given: Given, lanes: Lane, targets: Targets, x: Any, load: bool) ->
     return jax.vmap(one)(lanes, targets, x)
 
 
-@jax.jit
 def _improve(given: Given, lanes: Lane, targets: Targets, scalarisations: Scalarisation, x: Any) -> Any:
     return jax.vmap(partial(improve, given))(lanes, targets, scalarisations, x)
 
@@ -66,7 +86,7 @@ def measure(given: Given, lanes: Lane, targets: Targets, x: np.ndarray, load: bo
     parts = []
     shared, rest = _single(given), _single((lanes, targets, x))
     for start in range(0, count, size):
-        made = _measure(shared, *rows(rest, start, count, size), load=load)
+        made = _compiled(_measure, "load")(shared, *rows(rest, start, count, size), load=load)
         parts.append([np.asarray(leaf, np.float64)[: count - start] for leaf in made])
     return Points(*(np.concatenate([part[i] for part in parts]) for i in range(3)))
 
@@ -75,7 +95,7 @@ def climb(given: Given, lanes: Lane, targets: Targets, scalarisations: Scalarisa
     """The augmented Lagrangian from every start `(points, fields)`, single precision."""
     count, size = len(x), CLIMBED
     shared, rest = _single(given), _single((lanes, targets, scalarisations, x))
-    parts = [np.asarray(_improve(shared, *rows(rest, start, count, size)), np.float64)[: count - start] for start in range(0, count, size)]
+    parts = [np.asarray(_compiled(_improve)(shared, *rows(rest, start, count, size)), np.float64)[: count - start] for start in range(0, count, size)]
     return np.concatenate(parts)
 
 

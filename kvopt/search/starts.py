@@ -9,6 +9,7 @@ import math
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from kvopt.problem import Problem
@@ -27,14 +28,15 @@ def loss_tables(grid: Grid, lanes: Lane, z: float) -> np.ndarray:
     _, first = np.unique(grid.of, return_index=True)
     accuracy = jax.tree.map(lambda leaf: np.asarray(leaf)[:, None], take(lanes.accuracy, first))
     widened = widening(accuracy, z)
-    value = {name: grid.values[:, DIMENSIONS.index(name)] for name in SPENT}
+    value = {name: jnp.asarray(grid.values[:, DIMENSIONS.index(name)]) for name in SPENT}
+    bits = jnp.asarray(grid.formats)
     curves: dict[str, Any] = {
         "layer": keep_loss(value["layer"], accuracy.layer) * widened.layer,
         "head": keep_loss(value["head"], accuracy.head) * widened.head,
         "token": keep_loss(value["token"], accuracy.token) * widened.token,
         "key_rank": keep_loss(value["key_rank"], accuracy.rank) * widened.rank / 2,
         "value_rank": keep_loss(value["value_rank"], accuracy.rank) * widened.rank / 2,
-        "format": bits_loss(grid.formats[:, :, 0], grid.formats[:, :, 1], accuracy.bits) * widened.bits,
+        "format": bits_loss(bits[:, :, 0], bits[:, :, 1], accuracy.bits) * widened.bits,
         "prefill": keep_loss(value["prefill"], accuracy.prefill) * widened.prefill,
     }
     return np.stack([np.asarray(curves[name], float) for name in SPENT], axis=1)

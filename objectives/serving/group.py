@@ -26,7 +26,8 @@ class StepCosts(NamedTuple):
 
 def dense_bytes(architecture: Architecture, checkpoint: Checkpoint) -> Array:
     """[bytes] of everything but routed experts and embeddings, held once."""
-    return (architecture.parameters - architecture.expert_parameters - architecture.embedding_parameters) * checkpoint.bytes_per_parameter
+    dense = architecture.parameters - architecture.expert_parameters - architecture.embedding_parameters
+    return jnp.asarray(dense * checkpoint.bytes_per_parameter)
 
 
 def weight_bytes(architecture: Architecture, checkpoint: Checkpoint, copies: Array | float = 1.0) -> Array:

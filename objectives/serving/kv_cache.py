@@ -102,11 +102,8 @@ def entries(architecture: Architecture, effects: Effects, held: Cache, tokens: A
 def session_bytes(architecture: Architecture, effects: Effects, held: Cache, tokens: Array) -> Array:
     """[bytes] of one session of `tokens` tokens, state included. Shape of `tokens`."""
     per_head = held.entry_bytes * entries(architecture, effects, held, tokens)
-    if held.shards is None:
-        total = jnp.sum(per_head, axis=(-2, -1))
-    else:
-        total = held.shards * fullest_rank(architecture, per_head, held.shards)
-    return total + held.index_bytes * tokens + held.state_bytes
+    whole = jnp.sum(per_head, axis=(-2, -1)) if held.shards is None else held.shards * fullest_rank(architecture, per_head, held.shards)
+    return whole + held.index_bytes * tokens + held.state_bytes
 
 
 def token_bytes(architecture: Architecture, plan: Plan, effects: Effects, tokens: Array) -> Array:

@@ -146,15 +146,15 @@ def serve(system: System, plan: Plan, effects: Effects, schedule: Schedule) -> S
     hits = prefix_hits(w, s.prefix_cache_tokens)
     first, follow_up, recompute = prompts(w, s, hits * w.shared_prefix)
     answered = jnp.sum(w.weight * w.turns * w.answer)  # tokens decoded per session
-    batch = jnp.asarray(s.batch)
+    batch, chunk = jnp.asarray(s.batch), jnp.asarray(s.chunk)
     kv_s = jnp.sum(w.weight * w.turns * w.answer * decode.kv_step_s(arch, plan, effects, s, have.costs, decode_context(w))) / answered
 
     # separate prefill groups take prompts and recomputed contexts; a follow-up's few tokens stay where its cache is
     split = jnp.where(jnp.asarray(s.prefill_groups) > 0, 1.0, 0.0)
     decode_groups = s.replicas - s.prefill_groups
-    prompt_run = chunked(arch, effects, have, s.chunk, first, (1 - split) * batch, kv_s)
-    question_run = chunked(arch, effects, have, s.chunk, follow_up, batch, kv_s)
-    recompute_run = chunked(arch, effects, have, s.chunk, recompute, (1 - split) * batch, kv_s)
+    prompt_run = chunked(arch, effects, have, chunk, first, (1 - split) * batch, kv_s)
+    question_run = chunked(arch, effects, have, chunk, follow_up, batch, kv_s)
+    recompute_run = chunked(arch, effects, have, chunk, recompute, (1 - split) * batch, kv_s)
 
     def per_session(prompt: Array, question: Array, recomputed: Array) -> Array:
         return jnp.sum(w.weight * (first.times * prompt + follow_up.times * question + recompute.times * recomputed))
@@ -225,9 +225,9 @@ def serve(system: System, plan: Plan, effects: Effects, schedule: Schedule) -> S
         memory_peak=peak,
         memory_pool=concurrency.kv_pool_bytes(system, s),
         host_used=rate * jnp.sum(resumes * w.think_s * session_bytes(arch, effects, have.moved, returned)),
-        host_pool=system.accelerator.host_memory_bytes * s.tensor_parallel,
+        host_pool=jnp.asarray(system.accelerator.host_memory_bytes * s.tensor_parallel),
         link_utilisation=rate * switching_s,
-        slots=decode_groups * s.pipeline_parallel,
+        slots=jnp.asarray(decode_groups * s.pipeline_parallel),
     )
 
 
