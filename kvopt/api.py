@@ -25,9 +25,9 @@ from kvopt.search.deployments import Deployment, divisors, fates
 from kvopt.search.elasticity import elasticities
 from kvopt.search.evaluate import GOALS
 from kvopt.search.grid import PREFIX_STEPS
-from kvopt.search.lanes import Choice, make_choices, memory_left
+from kvopt.search.lanes import Choice, memory_left
 from kvopt.search.pipeline import Progress
-from kvopt.search.solve import Solved, least_broken, offered, promising, solve, vector
+from kvopt.search.solve import Solved, least_broken, solve, vector
 
 OBJECTIVES = ("sessions_per_gpu_hour", "accuracy_retained")
 FRONT_FLOOR = 0.5  # a front that trades accuracy is drawn down to half of it
@@ -108,17 +108,16 @@ def pareto(
         "reference_point": None,
     }
     data |= {"answer": kept, "search": answer.data["search"]}
-    if not solved.candidates:
+    if solved.candidates is None or solved.wide is None:
         return Result("pareto", {**data, "infeasible": answer.data["infeasible"]}, answer.warnings, False)
     lowered = _lowered(problem, objectives)
     load = not {"ttft_s", "tpot_s"} & set(objectives)
     report("front: deployable plans", 0.6)
-    found, tally = search.run(lowered, list(solved.candidates), objectives, problem.scenario.seed)
-    today = search.front(lowered, solved.candidates, found, objectives, FRONT_POINTS // 2, load, [solved.answer, solved.baseline])
+    found, tally = search.run(lowered, solved.candidates, objectives, problem.scenario.seed)
+    today = search.front(lowered, solved.candidates.choices, found, objectives, FRONT_POINTS // 2, load, [solved.answer, solved.baseline])
     report("front: research plans", 0.75)
-    wide = make_choices(lowered, offered(lowered, research=True), promising(solved.candidates, found, objectives[0]))
-    open_found, open_tally = search.run(lowered, wide, objectives, problem.scenario.seed)
-    later = search.front(lowered, wide, open_found, objectives, FRONT_POINTS, load, [solved.research, *today])
+    open_found, open_tally = search.run(lowered, solved.wide, objectives, problem.scenario.seed)
+    later = search.front(lowered, solved.wide.choices, open_found, objectives, FRONT_POINTS, load, [solved.research, *today])
     report("done", 1.0)
     labelled = [("deployable", point) for point in today] + [("research", point) for point in later]
     rows = describe.describe_all(lowered, [point for _, point in labelled])
@@ -204,10 +203,10 @@ def _analyzed(problem: Problem) -> list[Deployment]:
 
 def _answer(problem: Problem, solved: Solved, objective: str) -> Result:
     """The object that optimize prints."""
-    if not solved.candidates:
+    if solved.candidates is None:
         return _does_not_fit(problem, "optimize", Choice(_analyzed(problem)[0], problem.checkpoints[0], MethodChoice()), {})
-    closest = least_broken(problem, solved.candidates) if solved.answer is None else None
-    bare = solved.baseline or least_broken(problem, solved.plain or solved.candidates)
+    closest = least_broken(problem, solved.candidates.choices) if solved.answer is None else None
+    bare = solved.baseline or least_broken(problem, solved.plain or solved.candidates.choices)
     shown = [solved.answer or closest, bare, *([solved.research] if solved.research else [])]
     rows = describe.describe_all(problem, [point for point in shown if point is not None])
     data = {

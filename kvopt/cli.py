@@ -106,8 +106,9 @@ def _question(asked: Any) -> int:
         show(result, Console(soft_wrap=False))
     if folder is not None:
         from kvopt.plots import save_all
+        from kvopt.results import kept_runs
 
-        result.save(folder)
+        result.save(kept_runs(folder))
         save_all(result, folder)
         print(f"written to {folder}", file=sys.stderr if asked.json else sys.stdout)
     return 0 if result.feasible else 1
@@ -115,10 +116,10 @@ def _question(asked: Any) -> int:
 
 def _folder(asked: Any, scenario: Any) -> Path | None:
     """Where the run is written: `--out`, or for pareto a new folder under `kvopt-runs`. Tried before anything is searched."""
-    from kvopt.results import kept_runs, writable
+    from kvopt.results import writable
 
-    if asked.out:
-        return kept_runs(writable(asked.out))
+    if asked.out is not None:
+        return _out(asked)
     if asked.verb != "pareto" or asked.json:
         return None
     base = f"{Path(scenario.model).name}-{Path(scenario.accelerator).name}-x{scenario.gpus}".lower()
@@ -126,6 +127,15 @@ def _folder(asked: Any, scenario: Any) -> Path | None:
     while (Path("kvopt-runs") / f"{base}-{number:03d}").exists():
         number += 1
     return writable(Path("kvopt-runs") / f"{base}-{number:03d}")
+
+
+def _out(asked: Any) -> Path:
+    """The folder of `--out`. Raises `BadInput` where it cannot be written."""
+    from kvopt.results import writable
+
+    if not asked.out:
+        raise BadInput("out", "''", "must name a folder")
+    return writable(asked.out)
 
 
 def _catalog(asked: Any) -> int:
@@ -163,9 +173,7 @@ def _study(asked: Any) -> int:
         return 0
     if not asked.name:
         raise BadInput("study", "run", f"needs a name ({', '.join(study.names())}) or a YAML file")
-    from kvopt.results import kept_runs, writable
-
-    folder = kept_runs(writable(asked.out)) if asked.out else None
+    folder = None if asked.out is None else _out(asked)
     result = study.run(asked.name, out=folder)
     if asked.json:
         print(result.to_json())

@@ -1,7 +1,7 @@
 """Studies: named questions, found through the entry-point group `kvopt.studies`, where others add theirs; or a YAML file of one's own.
 
-A study is a module with `QUESTION` (one line) and `run(**options)`, which returns an object with `print()`, `save(folder)`, `to_json()` and `ok`. A study
-that draws has the parameter `out` as well, the folder for its pictures.
+A study is a module with `QUESTION` (one line) and `run(**options)`, which returns an object with `print()`, `save(folder)`, `to_json()` and `ok`.
+A study that draws has the parameter `out` as well, the folder for its pictures.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pydantic import ValidationError, validate_call
 
 from kvopt.catalog import read_yaml
 from kvopt.errors import BadInput, unknown
+from kvopt.results import kept_runs, writable
 
 GROUP = "kvopt.studies"
 
@@ -40,6 +41,7 @@ def question(name: str) -> str:
 def run(name: str, out: Path | None = None, **options: Any) -> Any:
     """Runs a study by name, or a YAML file with `study: NAME` and its options, and saves what it finds into the folder `out` where one is given.
 
+    An earlier run in that folder is moved into a folder of its own there.
     Options given here go before those of the file. Raises `BadInput` for a study, an option or a value that is not known.
     """
     if name.endswith((".yaml", ".yml")):
@@ -54,6 +56,8 @@ def run(name: str, out: Path | None = None, **options: Any) -> Any:
     for option in options:
         if option == "out" or (option not in parameters and not takes_any):
             raise unknown("option", option, parameters) if parameters else BadInput("option", option, f"{name} takes none")
+    if out is not None:
+        kept_runs(writable(out))
     try:
         result = validate_call(study)(**options, **({"out": out} if pictured else {}))
     except ValidationError as error:

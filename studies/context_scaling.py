@@ -27,15 +27,17 @@ TIMES = {"prefill": "prefill s", "answer": "answer s", "context switch": "switch
 SHARES = {"prefill": "prefill %", "decoding": "decode %", "context switching": "switch %"}
 
 
-def run(out: Path | None = None, contexts: Sequence[str | int] = CONTEXTS, **fields: Any) -> StudyResult:
+def run(out: Path | None = None, contexts: str | int | Sequence[str | int] = CONTEXTS, **fields: Any) -> StudyResult:
     """One row per context length for one scenario (eight A100s at `peak` fidelity unless told otherwise); fields of `Scenario` change it.
 
-    A session's busy time is that of a group which serves one user at a time: one prefill, all answers decoded at the length of the prompt, and a context
-    switch after each answer but the last. Questions are short beside the prompt and left out. `out`: folder for the picture. Raises `BadInput`.
+    A session's busy time is that of a group which serves one user at a time: one prefill, all answers decoded at the length of the prompt, and a
+    context switch after each answer but the last. Questions are short beside the prompt and left out. `contexts`: a list, or text as `4k,128k`.
+    `out`: folder for the picture. Raises `BadInput`.
     """
     if "context" in fields:
         raise BadInput("option", "context", "this study takes several: contexts")
-    lengths = sorted({parse_tokens(context, "contexts") for context in contexts})
+    listed = contexts.split(",") if isinstance(contexts, str) else [contexts] if isinstance(contexts, int) else contexts
+    lengths = sorted({parse_tokens(context, "contexts") for context in listed})
     if not lengths:
         raise BadInput("contexts", "none", "needs one length or more")
     asked = {"gpus": 8, "fidelity": "peak", **NO_TARGET, **fields}
@@ -67,12 +69,13 @@ def _row(scenario: Scenario) -> dict[str, Any]:
 
 def _notes(scenario: Scenario, rows: Sequence[dict[str, Any]]) -> tuple[str, ...]:
     first, last = rows[0], rows[-1]
-    session = api.session_of(scenario)
+    lengths = f"{first['context']:,} to {last['context']:,} tokens"
+    session, question = api.session_of(scenario), f"{scenario.model} on {scenario.gpus} x {scenario.accelerator}, {scenario.fidelity} fidelity"
     return (
-        f"{scenario.model} on {scenario.gpus} x {scenario.accelerator}, {scenario.fidelity} fidelity, {session['turns']:g} answers of {session['answer']:g} tokens",
+        f"{question}, {session['turns']:g} answers of {session['answer']:g} tokens",
         "busy s: one user at a time, think time overlapped; sessions per GPU-hour: as many users at once as fit, latency targets set aside",
-        f"prefill takes {first['prefill %']:.0f} % of a session's time at {first['context']:,} tokens and {last['prefill %']:.0f} % at {last['context']:,}",
-        f"from {first['context']:,} to {last['context']:,} tokens the cache grows {last['cache GiB'] / first['cache GiB']:,.0f} times, "
+        f"from {lengths} the share of prefill in a session's time goes from {first['prefill %']:.0f} to {last['prefill %']:.0f} %",
+        f"from {lengths} the cache grows {last['cache GiB'] / first['cache GiB']:,.0f} times, "
         f"the time that a session takes {last['busy s'] / first['busy s']:,.0f} times",
     )
 

@@ -17,7 +17,6 @@ from rich.text import Text
 
 from kvopt.results import table_text, writable, write_atomically
 
-
 WIDTH = 120  # columns of a table that no terminal limits
 
 
@@ -25,7 +24,8 @@ WIDTH = 120  # columns of a table that no terminal limits
 class StudyResult:
     """One table. `ok` is false where a number that used to hold no longer does: `kvopt study run` then exits with another code than 0.
 
-    `footnotes` names a column that is printed below the table, each text once with the number that its rows refer to; columns in `hidden` are not printed.
+    `footnotes` names a column that is printed below the table, each text once with the number that its rows refer to; columns in `hidden` are not
+    printed.
     """
 
     title: str

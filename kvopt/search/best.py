@@ -14,7 +14,7 @@ from kvopt.plans import pruned
 from kvopt.problem import Problem
 from kvopt.search.evaluate import GOALS, State, log_goal
 from kvopt.search.lanes import Choice
-from kvopt.search.pipeline import Found, Progress, Search, Tally, given_active
+from kvopt.search.pipeline import Found, Progress, Search, Space, Tally, given_active
 
 AS_GOOD = 1e-3  # relative: among plans this close to the best, the one that keeps the most accuracy is taken
 EXACTLY = 24  # points of a search that are evaluated again in double precision
@@ -35,10 +35,10 @@ class Point:
 
 
 def run(
-    problem: Problem, choices: list[Choice], objectives: Sequence[str], seed: int, progress: Progress | None = None, fronts: int = 12
+    problem: Problem, searched: Space, objectives: Sequence[str], seed: int, progress: Progress | None = None, fronts: int = 12
 ) -> tuple[Found, Tally]:
-    """Every deployable, feasible point that a search of these choices comes across."""
-    search = Search(problem, choices, objectives, seed, progress)
+    """Every deployable, feasible point that a search of this space comes across."""
+    search = Search(problem, searched, objectives, seed, progress)
     return search.run(fronts), search.tally
 
 

@@ -29,7 +29,7 @@ class Grid:
     def settings(self, choice: np.ndarray, index: np.ndarray, batch: np.ndarray) -> np.ndarray:
         """Settings `(points, fields)` at indices `(points, dimensions)` of the choices `(points,)`, with these decodes in flight."""
         row = self.of[choice]
-        found = np.take_along_axis(self.values[row], index[:, :, None], axis=2)[:, :, 0]
+        found = self.values[row[:, None], np.arange(len(DIMENSIONS)), index]
         by_name = dict(zip(DIMENSIONS, found.T, strict=True))
         bits = self.formats[row, index[:, DIMENSIONS.index("format")]]
         columns = {

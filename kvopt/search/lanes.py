@@ -33,6 +33,7 @@ LOGARITHMIC = np.array([name not in ("key_bits", "value_bits", "idle_resident", 
 BATCH = FIELDS.index("batch")
 LEAST_BATCH = 1e-3  # decodes in flight: one request every thousand answers
 MOST_CHUNK = 16384  # [tokens] the largest default of any engine: a longer step stalls every decode for seconds, which the mean step does not show
+MOST_METHODS = 3  # of a research plan: no published source measured more than two compressed dimensions at once
 SEQUENCE_SDS = 3.0  # max_num_seqs leaves room for three standard deviations of a Poisson number of requests
 
 
@@ -209,14 +210,14 @@ def deployable_methods(problem: Problem) -> list[MethodChoice]:
 
 
 def research_methods(problem: Problem) -> list[MethodChoice]:
-    """Every combination of methods with evidence for the task, whatever runs it; a format that engines run must have kernels for this accelerator in one."""
+    """Every combination of up to three methods with evidence for the task, whatever runs them; a format that engines run must have kernels for this accelerator in one."""
     kernels = {name for engine in engines.load_all() for name in engine.formats_on(problem.accelerator.arch, problem.accelerator.id)}
     offered = [
         method
         for method in methods.load_all()
         if applicable(problem, method) and (method.dimension != "bits" or method.where != "engine-ready" or method.id in kernels)
     ]
-    return list(choices(offered, problem.task, problem.question_hidden))
+    return [chosen for chosen in choices(offered, problem.task, problem.question_hidden) if len(chosen.methods) <= MOST_METHODS]
 
 
 def make_choices(problem: Problem, offered: Sequence[MethodChoice], grouped: Sequence[Deployment] | None = None) -> list[Choice]:

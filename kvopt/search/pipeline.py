@@ -17,7 +17,7 @@ from kvopt.search import programs
 from kvopt.search.evaluate import GOALS, UNCONSTRAINED_BY, Given
 from kvopt.search.grid import DIMENSIONS, RESIDENT_STEPS, Grid, grid
 from kvopt.search.lagrangian import STEPS, Scalarisation, excess
-from kvopt.search.lanes import BATCH, FIELDS, Choice, sequence_cap, stacked, take
+from kvopt.search.lanes import BATCH, FIELDS, Choice, Lane, sequence_cap, stacked, take
 from kvopt.search.starts import sample
 from objectives.limits import NAMES
 
@@ -119,15 +119,28 @@ def scalarise(objectives: Sequence[str], count: int, ideal: np.ndarray, worst: n
     return Scalarisation(weights, np.broadcast_to(ideal, weights.shape), ceiling)
 
 
-class Search:
-    """One problem, one set of choices, any number of scalarisations over the same objectives."""
+@dataclass(frozen=True)
+class Space:
+    """What is searched: choices, their lanes, and the values that each can take."""
 
-    def __init__(self, problem: Problem, choices: list[Choice], objectives: Sequence[str], seed: int, progress: Progress | None = None) -> None:
-        self.problem, self.choices, self.objectives = problem, choices, tuple(objectives)
+    choices: tuple[Choice, ...]
+    lanes: Lane
+    grid: Grid
+
+
+def space(problem: Problem, choices: Sequence[Choice]) -> Space:
+    """The search space of some choices."""
+    return Space(tuple(choices), stacked(problem, choices), grid(problem, list(choices)))
+
+
+class Search:
+    """One problem, one space, any number of scalarisations over the same objectives."""
+
+    def __init__(self, problem: Problem, searched: Space, objectives: Sequence[str], seed: int, progress: Progress | None = None) -> None:
+        self.problem, self.choices, self.objectives = problem, searched.choices, tuple(objectives)
         self.load = not {"ttft_s", "tpot_s"} & set(objectives)  # a latency objective trades against load; otherwise the largest load is best
         self.given = given(problem, objectives)
-        self.lanes = stacked(problem, choices)
-        self.grid: Grid = grid(problem, choices)
+        self.lanes, self.grid = searched.lanes, searched.grid
         self.rng = np.random.default_rng(seed)
         self.tally = Tally()
         self.progress = progress or (lambda phase, share: None)

@@ -19,7 +19,7 @@ from kvopt.search.best import Point
 from kvopt.search.deployments import Deployment
 from kvopt.search.evaluate import GOALS
 from kvopt.search.lanes import FIELDS, Choice, default_chunk, deployable_methods, make_choices, research_methods
-from kvopt.search.pipeline import Found, Progress
+from kvopt.search.pipeline import Found, Progress, Space, space
 
 RESEARCH_DEPLOYMENTS = 4  # groupings that research plans are searched on: the best of the deployable search
 LOOKED_AT = 256  # candidates examined for the least broken one where none is feasible
@@ -32,9 +32,9 @@ class Solved:
     answer: Point | None
     baseline: Point | None
     research: Point | None
-    candidates: tuple[Choice, ...]  # deployable; empty where no grouping holds the weights
+    candidates: Space | None  # deployable; None where no grouping holds the weights
     plain: tuple[Choice, ...]  # of them, the uncompressed
-    wide: tuple[Choice, ...]  # research
+    wide: Space | None  # research
     cost: dict[str, float]  # seconds, compile_seconds, evaluations
 
 
@@ -45,17 +45,18 @@ def solve(problem: Problem, objective: str, progress: Progress) -> Solved:
     candidates = make_choices(problem, offered(problem))
     plain = [choice for choice in candidates if not choice.methods.methods]
     if not candidates:
-        return Solved(None, None, None, (), (), (), {"seconds": 0.0, "compile_seconds": 0.0, "evaluations": 0})
+        return Solved(None, None, None, None, (), None, {"seconds": 0.0, "compile_seconds": 0.0, "evaluations": 0})
     progress("deployable plans", 0.1)
-    found, tally = search.run(problem, candidates, [objective], seed)
+    today = space(problem, candidates)
+    found, tally = search.run(problem, today, [objective], seed)
     answer = search.best(problem, candidates, found, objective)
     progress("uncompressed baseline", 0.5)
-    bare, bare_tally = search.run(problem, plain, [objective], seed)
+    bare, bare_tally = search.run(problem, space(problem, plain), [objective], seed)
     baseline = search.best(problem, plain, bare, objective)
     progress("research plans", 0.6)
-    wide = make_choices(problem, offered(problem, research=True), promising(candidates, found, objective))
+    wide = space(problem, make_choices(problem, offered(problem, research=True), promising(candidates, found, objective)))
     open_found, open_tally = search.run(problem, wide, [objective], seed)
-    research = search.best(problem, wide, open_found, objective)
+    research = search.best(problem, wide.choices, open_found, objective)
     if research is None or (answer is not None and worth(answer, objective) <= worth(research, objective)):
         research = answer
     cost = {
@@ -63,7 +64,7 @@ def solve(problem: Problem, objective: str, progress: Progress) -> Solved:
         "compile_seconds": clock().seconds - compiled,
         "evaluations": tally.evaluations + bare_tally.evaluations + open_tally.evaluations,
     }
-    return Solved(answer, baseline, research, tuple(candidates), tuple(plain), tuple(wide), cost)
+    return Solved(answer, baseline, research, today, tuple(plain), wide, cost)
 
 
 def offered(problem: Problem, research: bool = False) -> list[MethodChoice]:

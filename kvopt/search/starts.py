@@ -6,16 +6,17 @@ A point drawn at random from the box is nearly always far inside or far outside 
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
 from kvopt.problem import Problem
 from kvopt.search.grid import DIMENSIONS, Grid
 from kvopt.search.lanes import FIELDS, LOGARITHMIC, Lane, take
-from objectives.accuracy.composition import widening
+from kvopt.search.programs import MEASURED, rows
+from objectives.accuracy.composition import Accuracy, widening
 from objectives.accuracy.proxies import bits_loss, keep_loss
 
 SPENT = ("layer", "head", "token", "key_rank", "value_rank", "format", "prefill")
@@ -23,23 +24,30 @@ SPARSE = 0.5  # of the Dirichlet shares: most of a budget goes to one or two dim
 LEAST_LOSS, MOST_LOSS = 1e-3, math.log(2)  # of the budgets of a front
 
 
-def loss_tables(grid: Grid, lanes: Lane, z: float) -> np.ndarray:
-    """Log loss at z standard deviations of every deployable value alone: `(methods, SPENT, values)`."""
-    _, first = np.unique(grid.of, return_index=True)
-    accuracy = jax.tree.map(lambda leaf: np.asarray(leaf)[:, None], take(lanes.accuracy, first))
+@jax.jit
+def _tables(accuracy: Accuracy, values: Array, formats: Array, z: Array) -> Array:
+    accuracy = jax.tree.map(lambda leaf: leaf[:, None], accuracy)
     widened = widening(accuracy, z)
-    value = {name: jnp.asarray(grid.values[:, DIMENSIONS.index(name)]) for name in SPENT}
-    bits = jnp.asarray(grid.formats)
-    curves: dict[str, Any] = {
+    value = {name: values[:, DIMENSIONS.index(name)] for name in SPENT}
+    curves = {
         "layer": keep_loss(value["layer"], accuracy.layer) * widened.layer,
         "head": keep_loss(value["head"], accuracy.head) * widened.head,
         "token": keep_loss(value["token"], accuracy.token) * widened.token,
         "key_rank": keep_loss(value["key_rank"], accuracy.rank) * widened.rank / 2,
         "value_rank": keep_loss(value["value_rank"], accuracy.rank) * widened.rank / 2,
-        "format": bits_loss(bits[:, :, 0], bits[:, :, 1], accuracy.bits) * widened.bits,
+        "format": bits_loss(formats[:, :, 0], formats[:, :, 1], accuracy.bits) * widened.bits,
         "prefill": keep_loss(value["prefill"], accuracy.prefill) * widened.prefill,
     }
-    return np.stack([np.asarray(curves[name], float) for name in SPENT], axis=1)
+    return jnp.stack([curves[name] for name in SPENT], axis=1)
+
+
+def loss_tables(grid: Grid, lanes: Lane, z: float) -> np.ndarray:
+    """Log loss at z standard deviations of every deployable value alone: `(methods, SPENT, values)`."""
+    _, first = np.unique(grid.of, return_index=True)
+    rest = (take(lanes.accuracy, first), grid.values, grid.formats)
+    batches = range(0, len(first), MEASURED)
+    made = [np.asarray(_tables(*rows(rest, start, len(first), MEASURED), z), float)[: len(first) - start] for start in batches]
+    return np.concatenate(made)
 
 
 def sample(problem: Problem, lanes: Lane, grid: Grid, count: int, front: bool, rng: np.random.Generator) -> np.ndarray:
@@ -49,15 +57,15 @@ def sample(problem: Problem, lanes: Lane, grid: Grid, count: int, front: bool, r
     """
     targets = problem.targets
     tables = loss_tables(grid, lanes, float(targets.z))
-    rows = len(lanes.low)
-    budget = np.full((rows, count), -math.log(float(targets.accuracy_floor)))
+    many = len(lanes.low)
+    budget = np.full((many, count), -math.log(float(targets.accuracy_floor)))
     if front:
-        budget = np.exp(rng.uniform(math.log(LEAST_LOSS), math.log(MOST_LOSS), (rows, count)))
+        budget = np.exp(rng.uniform(math.log(LEAST_LOSS), math.log(MOST_LOSS), (many, count)))
     able = (grid.counts[grid.of][:, : len(SPENT)] > 1) | (tables[grid.of, :, 0] > 0)
-    weights = rng.gamma(SPARSE, size=(rows, count, len(SPENT))) * able[:, None]
+    weights = rng.gamma(SPARSE, size=(many, count, len(SPENT))) * able[:, None]
     share = weights / np.maximum(weights.sum(axis=2, keepdims=True), 1e-12) * budget[:, :, None]
     share[:, 0] = 0.0
-    index = np.zeros((rows, count, len(DIMENSIONS)), int)
+    index = np.zeros((many, count, len(DIMENSIONS)), int)
     for d in range(len(SPENT)):
         table = np.where(np.arange(tables.shape[2]) < grid.counts[:, d][:, None], tables[:, d], np.inf)[grid.of]
         allowed = table[:, None, :] <= share[:, :, d, None] + 1e-12
@@ -68,8 +76,8 @@ def sample(problem: Problem, lanes: Lane, grid: Grid, count: int, front: bool, r
         else:  # values rise: the first that is allowed is the smallest
             chosen = allowed.argmax(axis=2)
         index[:, :, d] = np.where(allowed.any(axis=2), chosen, least)
-    choice = np.repeat(np.arange(rows), count)
-    settings = grid.settings(choice, index.reshape(-1, len(DIMENSIONS)), np.ones(rows * count)).reshape(rows, count, len(FIELDS))
+    choice = np.repeat(np.arange(many), count)
+    settings = grid.settings(choice, index.reshape(-1, len(DIMENSIONS)), np.ones(many * count)).reshape(many, count, len(FIELDS))
     return _scheduled(settings, lanes, rng)
 
 

@@ -10,7 +10,7 @@ from kvopt.search import best as search
 from kvopt.search import programs
 from kvopt.search.evaluate import GOALS
 from kvopt.search.lanes import BATCH, FIELDS, chunk_sizes, deployable_methods, make_choices, stacked, take
-from kvopt.search.pipeline import given
+from kvopt.search.pipeline import given, space
 
 SCENARIOS = {
     "default": {},
@@ -58,7 +58,7 @@ def test_the_optimum_is_that_of_brute_force(name):
     expected, feasible = brute_force(problem)
     assert feasible > 0, "a scenario without a feasible plan shows nothing"
     choices = make_choices(problem, deployable_methods(problem))
-    found, _ = search.run(problem, choices, ["sessions_per_gpu_hour"], seed=0)
+    found, _ = search.run(problem, space(problem, choices), ["sessions_per_gpu_hour"], seed=0)
     answer = search.best(problem, choices, found, "sessions_per_gpu_hour")
     assert answer is not None
     assert answer.feasible
