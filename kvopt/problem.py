@@ -14,6 +14,7 @@ from kvopt.errors import BadInput
 from kvopt.inputs import engine as engines
 from kvopt.inputs import profile
 from kvopt.inputs.accelerator import AcceleratorSpec, read_accelerator
+from kvopt.inputs.atoms import reduce_atoms
 from kvopt.inputs.evidence import Task
 from kvopt.inputs.hf_config import read_model
 from kvopt.inputs.model import ModelSpec
@@ -22,6 +23,9 @@ from kvopt.inputs.scenario import Scenario
 from kvopt.inputs.workload import WorkloadSpec, read_workload
 from objectives.goals import Targets
 from objectives.types import Accelerator, Architecture, Checkpoint, System, Workload, replace
+
+
+FEW_ATOMS = 6
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,12 @@ class Problem:
     def sessions(self) -> Workload:
         """The workload's weighted session atoms."""
         return self.workload.pytree()
+
+    @cached_property
+    def few_sessions(self) -> Workload:
+        """The same with at most `FEW_ATOMS` atoms: what a search is steered by. What it returns is evaluated on all of them."""
+        many = len(self.sessions.weight) > FEW_ATOMS
+        return reduce_atoms(self.sessions, atoms=FEW_ATOMS, seed=self.scenario.seed) if many else self.sessions
 
     @cached_property
     def context(self) -> float:
@@ -117,14 +127,14 @@ class Problem:
         normal = NormalDist()
         numbers = {
             "ttft_s": ttft.seconds,
-            "ttft_percentile": (ttft.percentile or 0.0) / 100,
             "tpot_s": tpot.seconds,
             "tpot_z": max(normal.inv_cdf(tpot.percentile / 100), 0.0) if tpot.percentile else 0.0,
             "accuracy_floor": self.scenario.accuracy_floor,
             "utilisation": self.scenario.utilisation,
             "z": normal.inv_cdf(self.scenario.confidence),
         }
-        return Targets(**{name: np.float64(value) for name, value in numbers.items()})
+        percentile = None if ttft.percentile is None else np.float64(ttft.percentile / 100)
+        return Targets(ttft_percentile=percentile, **{name: np.float64(value) for name, value in numbers.items()})
 
     @property
     def warnings(self) -> tuple[str, ...]:

@@ -20,6 +20,7 @@ from kvopt.search.lagrangian import STEPS, Scalarisation, excess
 from kvopt.search.lanes import BATCH, FIELDS, Choice, Lane, sequence_cap, stacked, take
 from kvopt.search.starts import sample
 from objectives.limits import NAMES
+from objectives.types import replace
 
 SCREENED = 16  # random points a lane
 STARTS = 240  # lanes that are climbed from, shared out among the scalarisations
@@ -139,7 +140,8 @@ class Search:
     def __init__(self, problem: Problem, searched: Space, objectives: Sequence[str], seed: int, progress: Progress | None = None) -> None:
         self.problem, self.choices, self.objectives = problem, searched.choices, tuple(objectives)
         self.load = not {"ttft_s", "tpot_s"} & set(objectives)  # a latency objective trades against load; otherwise the largest load is best
-        self.given = given(problem, objectives)
+        whole = given(problem, objectives)
+        self.given = whole._replace(system=replace(whole.system, workload=problem.few_sessions))
         self.lanes, self.grid = searched.lanes, searched.grid
         self.rng = np.random.default_rng(seed)
         self.tally = Tally()
