@@ -115,7 +115,9 @@ def metrics(problem: Problem, choices: Sequence[Choice], x: np.ndarray, states: 
 
 def _row(problem: Problem, choice: Choice, state: State, at: dict[str, float]) -> dict[str, Any]:
     service, d = state.service, choice.deployment
-    serves = bool(np.all(np.asarray(state.broken) <= 0))
+    broken = np.asarray(state.broken)
+    unknown = bool(np.isnan(float(service.sessions_per_s)))
+    serves = bool(np.all(broken <= 0)) or unknown  # what is not known is null, not nothing
     groups = d.replicas * d.pp
     over_session = {
         "decode_step_s": service.decode_step_s,

@@ -24,7 +24,6 @@ from kvopt.inputs.workload import WorkloadSpec, read_workload
 from objectives.goals import Targets
 from objectives.types import Accelerator, Architecture, Checkpoint, System, Workload, replace
 
-
 FEW_ATOMS = 6
 
 

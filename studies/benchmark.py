@@ -19,18 +19,18 @@ import numpy as np
 from kvopt.inputs.choice import MethodChoice
 from kvopt.inputs.scenario import Scenario
 from kvopt.problem import Problem, resolve
+from kvopt.search import programs
 from kvopt.search.evaluate import Given, evaluate
 from kvopt.search.lanes import FIELDS, PLAN_FIELDS, Lane, make_choices, stacked, take
 from kvopt.search.pipeline import given
 from objectives.goals import Targets
-from objectives.gradient import value_and_grad
 from objectives.limits import violations
 from objectives.types import replace
 from studies.result import StudyResult
 
 QUESTION = "How many evaluations and gradients a second, and how long until a front, cold and with a warm compilation cache?"
+VALUES, GRADIENTS, PER_LAYER = 65536, 16384, 2048  # points per batch
 REPEATS = 9
-VALUES, GRADIENTS = 65536, 2048  # per batch: a gradient keeps what its backward pass needs, which must stay in the processor's caches
 
 
 def run(front: bool = True) -> StudyResult:
@@ -53,7 +53,7 @@ def run(front: bool = True) -> StudyResult:
     rows.append({"what": "import kvopt", "seconds": import_time()})
     notes = (
         f"{os.cpu_count()} cores, {platform.machine()}, {jax.devices()[0].device_kind}, jax {jax.__version__}",
-        f"single precision; values in batches of {VALUES:,} (per layer {GRADIENTS:,}), gradients of {GRADIENTS:,}; the best of {REPEATS} runs",
+        f"single precision, as searches compile it, best of {REPEATS}; {VALUES:,} values, {GRADIENTS:,} gradients a batch, with atoms or layers {PER_LAYER:,}",
         "a value is the whole model: session rate, users, memory, latencies, accuracy with its bound, and all constraints",
     )
     columns = ("what", "values per s", "gradients per s", "gradient / value", "compile s", "seconds")
@@ -70,7 +70,7 @@ def rates(problem: Problem, per_layer: bool = False) -> tuple[float, float, floa
     """(values per second, gradients per second, seconds to compile both), vmapped over random settings on one lane."""
     lane, own, layers = _lane(problem, per_layer)
     rng = np.random.default_rng(0)
-    count = GRADIENTS if per_layer else VALUES
+    count = PER_LAYER if per_layer or len(problem.sessions.weight) > 1 else VALUES
     low, high = np.full(len(FIELDS), 0.25), np.ones(len(FIELDS))
     for name, bounds in {
         "key_bits": (2, 16),
@@ -86,12 +86,13 @@ def rates(problem: Problem, per_layer: bool = False) -> tuple[float, float, floa
         for i, name in enumerate(FIELDS)
     )
     shared = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), (own, lane, problem.targets))
-    value, gradient = (jax.jit(jax.vmap(function, in_axes=(0, None))) for function in (_whole, value_and_grad(_whole)))
+    value, gradient = (programs.compiled(jax.vmap(function, in_axes=(0, None))) for function in (_whole, jax.value_and_grad(_whole)))
     some = tuple(column[:GRADIENTS] for column in columns)
+    fewer = min(count, GRADIENTS)
     compile_started = time.perf_counter()
     jax.block_until_ready((value(columns, shared), gradient(some, shared)))
     compiled = time.perf_counter() - compile_started
-    return count / _best(value, columns, shared), GRADIENTS / _best(gradient, some, shared), compiled
+    return count / _best(value, columns, shared), fewer / _best(gradient, some, shared), compiled
 
 
 def _lane(problem: Problem, per_layer: bool) -> tuple[Lane, Given, int]:

@@ -65,6 +65,11 @@ class Scenario(BaseModel):
         for name in fields:
             if name not in cls.model_fields:
                 raise unknown("field", name, cls.model_fields)
+        for name, value in fields.items():
+            if isinstance(value, bool):
+                raise BadInput(name, value, "must be a number or a name")
+            if isinstance(value, str) and not value.strip():
+                raise BadInput(name, "(empty)", "must not be empty")
         try:
             scenario = checked(cls, fields, "scenario", "the scenario")
         except BadInput as error:

@@ -15,10 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from kvopt.inputs import engine as engines
-from kvopt.inputs import method as methods
-from kvopt.inputs.choice import MethodChoice, choices
-from kvopt.inputs.method import MethodSpec
+from kvopt.inputs.choice import MethodChoice
 from kvopt.inputs.quantities import parse_tokens
 from kvopt.problem import Problem, Weights
 from kvopt.search.deployments import Deployment, deployments, scaleup_bandwidth
@@ -33,7 +30,6 @@ LOGARITHMIC = np.array([name not in ("key_bits", "value_bits", "idle_resident", 
 BATCH = FIELDS.index("batch")
 LEAST_BATCH = 1e-3  # decodes in flight: one request every thousand answers
 MOST_CHUNK = 16384  # [tokens] the largest default of any engine: a longer step stalls every decode for seconds, which the mean step does not show
-MOST_METHODS = 3  # of a research plan: no published source measured more than two compressed dimensions at once
 SEQUENCE_SDS = 3.0  # max_num_seqs leaves room for three standard deviations of a Poisson number of requests
 
 
@@ -188,36 +184,16 @@ def memory_left(problem: Problem, grouped: Sequence[Deployment], weights: Weight
     """[bytes] that the weights leave for caches on one slot of each deployment, with the smallest reserve: negative where they do not fit."""
     lanes = stacked(problem, [Choice(deployment, weights, MethodChoice()) for deployment in grouped])
     smallest = float(chunk_sizes(problem)[0])
-    system = problem.system(weights)
-
-    def pool(one: Lane) -> Array:
-        return kv_pool_bytes(lane_system(system, one), replace(one.schedule, chunk=jnp.asarray(smallest), max_sequences=jnp.asarray(1.0)))
-
     with jax.enable_x64(True):
-        return np.asarray(jax.jit(jax.vmap(pool))(lanes))
+        return np.asarray(_pools(problem.system(weights), lanes, np.float64(smallest)))
 
 
-def applicable(problem: Problem, method: MethodSpec) -> bool:
-    """Whether the model has what the method works on: heads that can be told apart are more than one latent (MLA) or one KV head (MQA)."""
-    return method.dimension != "head" or float(np.max(problem.architecture.head_count)) > 1
+@jax.jit
+def _pools(system: System, lanes: Lane, chunk: Array) -> Array:
+    def pool(one: Lane) -> Array:
+        return kv_pool_bytes(lane_system(system, one), replace(one.schedule, chunk=chunk, max_sequences=jnp.ones_like(chunk)))
 
-
-def deployable_methods(problem: Problem) -> list[MethodChoice]:
-    """What the engine can run today on this accelerator: no compression first, then every method with evidence for the task."""
-    formats = problem.engine.formats_on(problem.accelerator.arch, problem.accelerator.id)
-    offered = [method for method in methods.load_all() if applicable(problem, method) and (method.dimension != "bits" or method.id in formats)]
-    return list(choices(offered, problem.task, problem.question_hidden, problem.engine.id))
-
-
-def research_methods(problem: Problem) -> list[MethodChoice]:
-    """Every combination of up to three methods with evidence for the task, whatever runs them; a format that engines run must have kernels for this accelerator in one."""
-    kernels = {name for engine in engines.load_all() for name in engine.formats_on(problem.accelerator.arch, problem.accelerator.id)}
-    offered = [
-        method
-        for method in methods.load_all()
-        if applicable(problem, method) and (method.dimension != "bits" or method.where != "engine-ready" or method.id in kernels)
-    ]
-    return [chosen for chosen in choices(offered, problem.task, problem.question_hidden) if len(chosen.methods) <= MOST_METHODS]
+    return jax.vmap(pool)(lanes)
 
 
 def make_choices(problem: Problem, offered: Sequence[MethodChoice], grouped: Sequence[Deployment] | None = None) -> list[Choice]:

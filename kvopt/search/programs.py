@@ -44,7 +44,8 @@ def _fast() -> dict[str, Any] | None:
 
 
 @cache
-def _compiled(function: Callable[..., Any], *static: str) -> Callable[..., Any]:
+def compiled(function: Callable[..., Any], *static: str) -> Callable[..., Any]:
+    """The function as searches compile it; one program per function, whoever asks."""
     return jax.jit(function, static_argnames=static, compiler_options=_fast())
 
 
@@ -86,7 +87,7 @@ def measure(given: Given, lanes: Lane, targets: Targets, x: np.ndarray, load: bo
     parts = []
     shared, rest = _single(given), _single((lanes, targets, x))
     for start in range(0, count, size):
-        made = _compiled(_measure, "load")(shared, *rows(rest, start, count, size), load=load)
+        made = compiled(_measure, "load")(shared, *rows(rest, start, count, size), load=load)
         parts.append([np.asarray(leaf, np.float64)[: count - start] for leaf in made])
     return Points(*(np.concatenate([part[i] for part in parts]) for i in range(3)))
 
@@ -95,7 +96,7 @@ def climb(given: Given, lanes: Lane, targets: Targets, scalarisations: Scalarisa
     """The augmented Lagrangian from every start `(points, fields)`, single precision."""
     count, size = len(x), CLIMBED
     shared, rest = _single(given), _single((lanes, targets, scalarisations, x))
-    parts = [np.asarray(_compiled(_improve)(shared, *rows(rest, start, count, size)), np.float64)[: count - start] for start in range(0, count, size)]
+    parts = [np.asarray(compiled(_improve)(shared, *rows(rest, start, count, size)), np.float64)[: count - start] for start in range(0, count, size)]
     return np.concatenate(parts)
 
 

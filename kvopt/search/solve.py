@@ -9,16 +9,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from kvopt.compiling import clock
-from kvopt.inputs import method as methods
-from kvopt.inputs.choice import MethodChoice, choices
 from kvopt.metrics import assess
-from kvopt.plans import named_methods
 from kvopt.problem import Problem
 from kvopt.search import best as search
 from kvopt.search.best import Point
 from kvopt.search.deployments import Deployment
 from kvopt.search.evaluate import GOALS
-from kvopt.search.lanes import FIELDS, Choice, default_chunk, deployable_methods, make_choices, research_methods
+from kvopt.search.lanes import FIELDS, Choice, default_chunk, make_choices
+from kvopt.search.offers import offered
 from kvopt.search.pipeline import Found, Progress, Space, space
 
 RESEARCH_DEPLOYMENTS = 4  # groupings that research plans are searched on: the best of the deployable search
@@ -65,15 +63,6 @@ def solve(problem: Problem, objective: str, progress: Progress) -> Solved:
         "evaluations": tally.evaluations + bare_tally.evaluations + open_tally.evaluations,
     }
     return Solved(answer, baseline, research, today, tuple(plain), wide, cost)
-
-
-def offered(problem: Problem, research: bool = False) -> list[MethodChoice]:
-    """The methods that may be searched: all that apply, or those that the scenario names. No compression comes first."""
-    if problem.scenario.methods is None:
-        return research_methods(problem) if research else deployable_methods(problem)
-    named, _ = named_methods(problem.scenario.methods)
-    engine = None if research else problem.engine.id
-    return list(choices([method for method in methods.load_all() if method in named.methods], problem.task, problem.question_hidden, engine))
 
 
 def promising(candidates: Sequence[Choice], found: Found, objective: str) -> list[Deployment]:

@@ -9,7 +9,8 @@ from kvopt.problem import resolve
 from kvopt.search import best as search
 from kvopt.search import programs
 from kvopt.search.evaluate import GOALS
-from kvopt.search.lanes import BATCH, FIELDS, chunk_sizes, deployable_methods, make_choices, stacked, take
+from kvopt.search.lanes import BATCH, FIELDS, chunk_sizes, make_choices, stacked, take
+from kvopt.search.offers import deployable_methods
 from kvopt.search.pipeline import given, space
 
 SCENARIOS = {
