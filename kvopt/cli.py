@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import os
 import shutil
@@ -50,6 +51,9 @@ def _run(asked: Any) -> int:
         print(f"cleared {cache_folder()}")
         return 0
     keep_compiled()
+    gc.set_threshold(
+        100_000, 50, 50
+    )  # tracing makes objects by the million and little garbage: the default spends a tenth of the time looking for it
     return _study(asked) if asked.verb == "study" else _question(asked)
 
 

@@ -29,7 +29,7 @@ def scenario(problem: Problem) -> dict[str, Any]:
         "tpot_s": tpot.seconds,
         "profile": problem.profile.id if problem.profile else "peak",
     }
-    return {**problem.scenario.model_dump(mode="json"), **filled}
+    return {**problem.scenario.model_dump(mode="json"), **filled, "asked": problem.scenario.model_dump(mode="json", exclude_unset=True)}
 
 
 def describe_all(problem: Problem, found: Sequence[Point]) -> list[dict[str, Any]]:

@@ -14,6 +14,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from kvopt.errors import BadInput
 
 PACKAGES = ("kvopt", "jax", "jaxlib", "optax", "numpy", "scipy", "moocore", "matplotlib")
@@ -55,7 +57,7 @@ class Result:
         return pandas.DataFrame(self.rows())
 
     def save(self, folder: str | Path) -> Path:
-        """Writes `result.json` and `points.csv` into a folder, each whole or not at all. Raises `BadInput` where it cannot be written."""
+        """Writes `result.json`, `points.csv` and `scenario.yaml` (the question, for `--config`), each whole or not at all. Raises `BadInput` where it cannot be written."""
         target = writable(folder)
         text = json.dumps(
             {"kind": self.kind, "feasible": self.feasible, "warnings": self.warnings, "run": run_record(), "result": self.data, "extra": self.extra},
@@ -63,6 +65,9 @@ class Result:
         )
         write_atomically(target / "result.json", text + "\n")
         write_atomically(target / "points.csv", table_text(self.rows()))
+        asked = self.data["scenario"].get("asked", {})
+        question = {**asked, "seed": self.data["scenario"]["seed"]}
+        write_atomically(target / "scenario.yaml", yaml.safe_dump(question, sort_keys=False))
         return target
 
     def __str__(self) -> str:

@@ -53,8 +53,12 @@ class State(NamedTuple):
     broken: Array  # (constraints,) violations, positive where broken
 
 
+@jax.jit
 def evaluate(given: Given, lane: Lane, targets: Targets, x: Array) -> State:
-    """The state at one vector of settings `(fields,)` on one lane."""
+    """The state at one vector of settings `(fields,)` on one lane.
+
+    Jitted on its own so that the programs around it trace it once: batching and differentiating the traced equations is much faster than the functions.
+    """
     plan, schedule = settings(lane, x, given.cap)
     system = lane_system(given.system, lane)
     service = serve(system, plan, lane.effects, schedule)

@@ -149,7 +149,7 @@ def _effects(problem: Problem, chosen: MethodChoice) -> Effects:
 
 
 def _stack(trees: Sequence[Any]) -> Any:
-    return jax.tree.map(lambda *leaves: np.stack([np.asarray(leaf, np.float64) for leaf in leaves]), *trees)
+    return jax.tree.map(lambda *leaves: np.array(leaves, np.float64), *trees)
 
 
 def stacked(problem: Problem, chosen: Sequence[Choice]) -> Lane:

@@ -107,8 +107,9 @@ def repeat(tree: Any, count: int) -> Any:
 
 def stack(trees: Sequence[Any], axis: int | None = None) -> Any:
     """Pytrees of one structure as one: stacked on a new leading axis, or, with `axis`, joined along an old one."""
-    join = np.stack if axis is None else np.concatenate
-    return jax.tree.map(lambda *leaves: join([np.asarray(leaf, np.float64) for leaf in leaves]), *trees)
+    if axis is None:
+        return jax.tree.map(lambda *leaves: np.array(leaves, np.float64), *trees)
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves, axis=axis), *trees)
 
 
 def exact(given: list[Given], lanes: Lane, targets: Targets, x: np.ndarray, load: bool = True) -> tuple[np.ndarray, list[State]]:
