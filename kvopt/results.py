@@ -57,7 +57,10 @@ class Result:
         return pandas.DataFrame(self.rows())
 
     def save(self, folder: str | Path) -> Path:
-        """Writes `result.json`, `points.csv` and `scenario.yaml` (the question, for `--config`), each whole or not at all. Raises `BadInput` where it cannot be written."""
+        """Writes `result.json`, `points.csv` and `scenario.yaml` (the question, for `--config`), each whole or not at all.
+
+        Raises `BadInput` where the folder cannot be written.
+        """
         target = writable(folder)
         text = json.dumps(
             {"kind": self.kind, "feasible": self.feasible, "warnings": self.warnings, "run": run_record(), "result": self.data, "extra": self.extra},

@@ -200,7 +200,7 @@ def test_command_line_before_file_before_default(tmp_path):
 
 
 def test_out_keeps_an_earlier_run(run, tmp_path):
-    files = {"result.json", "points.csv", "ledger.png", "ledger.svg"}
+    files = {"result.json", "points.csv", "scenario.yaml", "ledger.png", "ledger.svg"}
     assert run("analyze --out kept")[0] == 0
     first = (tmp_path / "kept" / "result.json").read_text()
     code, out, err = run("analyze --context 30k --json --out kept")
@@ -210,6 +210,9 @@ def test_out_keeps_an_earlier_run(run, tmp_path):
     assert {path.name for path in (tmp_path / "kept" / "previous-1").iterdir()} == files
     assert (tmp_path / "kept" / "previous-1" / "result.json").read_text() == first
     assert results.load(tmp_path / "kept").data == strict(out)
+    code, again, _ = run("analyze --config kept/scenario.yaml --json")
+    assert code == 0
+    assert strict(again)["metrics"] == strict(out)["metrics"]
 
 
 def test_pareto_makes_a_folder_of_its_own(run, tmp_path, monkeypatch, fronts):
