@@ -68,8 +68,8 @@ class Result:
         )
         write_atomically(target / "result.json", text + "\n")
         write_atomically(target / "points.csv", table_text(self.rows()))
-        asked = self.data["scenario"].get("asked", {})
-        question = {**asked, "seed": self.data["scenario"]["seed"]}
+        scenario = self.data["scenario"]
+        question = {**scenario.get("asked", {}), "seed": scenario.get("seed", 0)}
         write_atomically(target / "scenario.yaml", yaml.safe_dump(question, sort_keys=False))
         return target
 
