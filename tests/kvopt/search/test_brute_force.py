@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from kvopt import api
+from kvopt.compiling import clock
 from kvopt.inputs.scenario import Scenario
 from kvopt.problem import resolve
 from kvopt.search import best as search
@@ -81,3 +82,19 @@ def test_the_same_seed_gives_the_same_answer():
     first, second = api.optimize(scenario), api.optimize(scenario)
     assert first.data["plan"] == second.data["plan"]
     assert first.data["metrics"] == second.data["metrics"]
+
+
+def test_what_is_searched_in_single_precision_is_what_is_returned():
+    problem = resolve(Scenario.of(model="llama-3.1-8b", accelerator="h100-sxm", gpus=1, context="32k"))
+    choices = make_choices(problem, deployable_methods(problem))
+    found, _ = search.run(problem, space(problem, choices), ["sessions_per_gpu_hour"], seed=0)
+    rows = np.argsort(found.logs[:, 0])[:32]
+    for row, point in zip(rows, search.points(problem, choices, found, rows), strict=True):
+        assert float(point.state.values["sessions_per_gpu_hour"]) == pytest.approx(np.exp(-found.logs[row, 0]), rel=1e-3)
+
+
+def test_another_question_of_the_same_shape_compiles_nothing():
+    api.optimize(model="llama-3.1-8b", accelerator="h100-sxm", gpus=1, context="32k")
+    before = clock().seconds
+    api.optimize(model="qwen3-8b", accelerator="h200-sxm", gpus=1, context="48k", turns=3, ttft="25s")
+    assert clock().seconds == before
