@@ -105,18 +105,8 @@ def _lane(problem: Problem, per_layer: bool) -> tuple[Lane, Given, int]:
     return lane, own, int(own.system.architecture.layer_count.shape[0])
 
 
-class _Columns:
-    """Settings by column, so that the gradient of each is an array of its own."""
-
-    def __init__(self, columns: tuple[Any, ...]) -> None:
-        self.columns = columns
-
-    def __getitem__(self, index: int) -> Any:
-        return self.columns[index]
-
-
 def _whole(columns: tuple[Any, ...], shared: tuple[Given, Lane, Targets]) -> Any:
-    state = evaluate(*shared, _Columns(columns))  # type: ignore[arg-type]
+    state = evaluate(*shared, columns)  # by column, so that the gradient of each is an array of its own
     return sum(state.values.values()) + state.lower + jnp.sum(violations(state.found))
 
 
