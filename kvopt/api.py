@@ -47,7 +47,7 @@ def analyze(scenario: Scenario | None = None, **fields: Any) -> Result:
         return _unknown_size(problem, Choice(grouped[0], weights, chosen), fixed)
     if memory_left(problem, grouped, weights).max() <= 0:
         return _does_not_fit(problem, "analyze", Choice(grouped[0], weights, chosen), fixed)
-    several = bool(np.any(problem.sessions.turns > 1)) and problem.scenario.fidelity != "peak"
+    several = bool(np.any(problem.sessions.turns > 1)) and problem.scenario.fidelity != "peak" and problem.engine.prefix_caching.available
     prefixes = np.linspace(0, float(problem.sessions.reuse_tokens[-1]), PREFIX_STEPS) if np.any(problem.sessions.shared_prefix > 0) else [0.0]
     cases = [
         (Choice(deployment, weights, chosen), vector(problem, fixed, resident, prefix))
@@ -197,7 +197,8 @@ def _analyzed(problem: Problem) -> list[Deployment]:
     """The groupings that analyze looks at: one width, every fate of idle caches."""
     scenario = problem.scenario
     pp = scenario.pp or 1
-    tp = scenario.tp or max(d for d in divisors(scenario.gpus // pp) if problem.model.query_heads % d == 0)
+    widths = [d for d in divisors(scenario.gpus // pp) if problem.model.query_heads % d == 0] if problem.engine.parallelism.tensor else [1]
+    tp = scenario.tp or max(widths)
     return [Deployment(tp, pp, scenario.gpus // (tp * pp), park=park) for park in fates(problem)]
 
 

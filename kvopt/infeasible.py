@@ -76,12 +76,14 @@ def explain(problem: Problem, point: Point) -> dict[str, Any]:
     broken = np.asarray(point.state.broken)
     name = list(rows)[int(broken.argmax())]
     value, limit = rows[name]["value"], rows[name]["limit"]
+    failing = [rows[entry] for entry, excess in zip(rows, broken, strict=True) if excess > 0] or [rows[name]]
+    changes = dict.fromkeys(_change(problem, row["name"], row["value"], row["limit"]) for row in failing)
     return {
         "constraint": name,
         "value": value,
         "limit": limit,
         "reason": f"{LABELS[name]}: {_unit(name, value)} where {_unit(name, limit)} is the limit, even at the least load",
-        "change": _change(problem, name, value, limit),
+        "change": "; and ".join(changes),
     }
 
 
@@ -100,7 +102,8 @@ def _change(problem: Problem, name: str, value: float | None, limit: float | Non
         flag = name.removesuffix("_s")
         step = 10 ** (math.floor(math.log10(value)) - 2)
         rounded = math.ceil(value * 1.0001 / step) * step
-        return f"--{flag} {rounded:.6g}s"
+        percentile = problem.latency_targets[0 if flag == "ttft" else 1].percentile
+        return f"--{flag} {f'p{percentile:g}:' if percentile else ''}{rounded:.6g}s"
     if name == "accuracy":
         return f"--accuracy-floor {math.floor(value * 1000) / 1000:g}"
     if name == "host_memory":
@@ -110,8 +113,12 @@ def _change(problem: Problem, name: str, value: float | None, limit: float | Non
             else "--host-memory"
         )
     if name in ("hbm", "hbm_peak"):
-        room = max(limit, 0) / value
-        shorter = int(room * problem.context)
-        gpus = problem.scenario.gpus * 2
-        return f"--context {shorter}, or more GPUs (--gpus {gpus}), or a smaller cache (optimize searches one)" if shorter > 0 else f"--gpus {gpus}"
+        w = problem.sessions
+        fixed = float(np.max(w.turns * (w.question + w.answer)))  # tokens of a session besides its prompt
+        shorter = int(0.99 * max(limit, 0) / value * (problem.context + fixed) - fixed)
+        gpus = problem.scenario.gpus
+        while gpus * max(limit, 0) < value * problem.scenario.gpus and gpus < MOST_GPUS and limit > 0:
+            gpus *= 2
+        ways = [*([f"--context {shorter}"] if 0 < shorter < problem.context else []), *([f"--gpus {gpus}"] if gpus > problem.scenario.gpus else [])]
+        return " or ".join([*ways, "a smaller cache (optimize searches one)"])
     return "--max-num-seqs" if name == "max_sequences" else "fewer turns or a shorter think time"

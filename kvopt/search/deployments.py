@@ -53,7 +53,8 @@ def scaleup_bandwidth(problem: Problem, device: Accelerator, tp: int) -> np.floa
 def groupings(problem: Problem) -> Iterator[tuple[int, int]]:
     """(tp, pp) that the accelerators, the query heads and the layers allow, and the scenario has not fixed otherwise."""
     scenario, model = problem.scenario, problem.model
-    for tp in [scenario.tp] if scenario.tp else [d for d in divisors(scenario.gpus) if model.query_heads % d == 0]:
+    widths = [d for d in divisors(scenario.gpus) if model.query_heads % d == 0] if problem.engine.parallelism.tensor else [1]
+    for tp in [scenario.tp] if scenario.tp else widths:
         stages = [scenario.pp] if scenario.pp else [d for d in divisors(scenario.gpus // tp) if d <= min(MOST_STAGES, model.layers)]
         if problem.engine.parallelism.pipeline is None and not scenario.pp:
             stages = [1]

@@ -132,7 +132,8 @@ def _box(problem: Problem, chosen: MethodChoice) -> dict[str, tuple[float, float
     low, high = chosen.bounds()
     chunks = chunk_sizes(problem)
     peak = problem.scenario.fidelity == "peak"
-    several = bool(np.any(problem.sessions.turns > 1)) and not peak  # the theory parks everyone who thinks
+    # the theory parks everyone who thinks; an engine without prefix caching keeps no cache from one request to the next
+    several = bool(np.any(problem.sessions.turns > 1)) and not peak and problem.engine.prefix_caching.available
     shared = bool(np.any(problem.sessions.shared_prefix > 0)) and problem.engine.prefix_caching.available
     return {name: (float(getattr(low, name)), float(getattr(high, name))) for name in PLAN_FIELDS} | {
         "batch": (LEAST_BATCH, sequence_cap(problem)),

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+import jax
 import numpy as np
 
 from kvopt.problem import Problem
@@ -131,7 +132,9 @@ class Space:
 
 def space(problem: Problem, choices: Sequence[Choice]) -> Space:
     """The search space of some choices."""
-    return Space(tuple(choices), stacked(problem, choices), grid(problem, list(choices)))
+    lanes = stacked(problem, choices)
+    lanes = replace(lanes, scaleup_bandwidth=np.where(np.isnan(lanes.scaleup_bandwidth), 1.0, lanes.scaleup_bandwidth))  # unknown: one rank each
+    return Space(tuple(choices), lanes, grid(problem, list(choices)))
 
 
 class Search:
@@ -141,7 +144,9 @@ class Search:
         self.problem, self.choices, self.objectives = problem, searched.choices, tuple(objectives)
         self.load = not {"ttft_s", "tpot_s"} & set(objectives)  # a latency objective trades against load; otherwise the largest load is best
         whole = given(problem, objectives)
-        self.given = whole._replace(system=replace(whole.system, workload=problem.few_sessions))
+        # an unknown price or link bears on no plan that is searched here; as a number it keeps every goal and gradient finite
+        known = jax.tree.map(lambda leaf: np.where(np.isnan(leaf), 1.0, leaf), whole.system.accelerator)
+        self.given = whole._replace(system=replace(whole.system, workload=problem.few_sessions, accelerator=known))
         self.lanes, self.grid = searched.lanes, searched.grid
         self.rng = np.random.default_rng(seed)
         self.tally = Tally()

@@ -48,6 +48,8 @@ def solve(problem: Problem, objective: str, progress: Progress) -> Solved:
     today = space(problem, candidates)
     found, tally = search.run(problem, today, [objective], seed)
     answer = search.best(problem, candidates, found, objective)
+    if answer is None and (closest := least_broken(problem, candidates)).feasible:
+        answer = closest  # only the least load is feasible, where no start of the search lies
     progress("uncompressed baseline", 0.5)
     bare, bare_tally = search.run(problem, space(problem, plain), [objective], seed)
     baseline = search.best(problem, plain, bare, objective)

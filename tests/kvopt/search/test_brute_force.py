@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+import yaml
 
-from kvopt import api
+from kvopt import api, catalog
 from kvopt.compiling import clock
 from kvopt.inputs.scenario import Scenario
 from kvopt.problem import resolve
@@ -98,3 +99,31 @@ def test_another_question_of_the_same_shape_compiles_nothing():
     before = clock().seconds
     api.optimize(model="qwen3-8b", accelerator="h200-sxm", gpus=1, context="48k", turns=3, ttft="25s")
     assert clock().seconds == before
+
+
+def test_an_unknown_price_and_power_change_no_plan(tmp_path):
+    card = catalog.read("accelerators", "h100-sxm")
+    names = ("usd_per_h", "usd_per_h_low", "usd_per_h_high", "tdp_w")
+    (tmp_path / "priced.yaml").write_text(yaml.safe_dump({name: value for name, value in card.items() if name != "id"}))
+    (tmp_path / "card.yaml").write_text(yaml.safe_dump({name: value for name, value in card.items() if name not in (*names, "id")}))
+    asked = {"model": "llama-3.1-8b", "gpus": 1, "context": "32k"}
+    known = api.optimize(accelerator=str(tmp_path / "priced.yaml"), **asked)
+    unknown = api.optimize(accelerator=str(tmp_path / "card.yaml"), **asked)
+    assert unknown.feasible
+    assert unknown.data["metrics"]["cost_per_session_usd"] is None
+    assert unknown.data["plan"]["methods"] == known.data["plan"]["methods"]
+    assert unknown.data["metrics"]["sessions_per_gpu_hour"] == pytest.approx(known.data["metrics"]["sessions_per_gpu_hour"], rel=1e-6)
+
+
+def test_a_suggested_context_fits():
+    asked = {"model": "llama-3.1-70b", "accelerator": "h100-sxm", "gpus": 2, "ttft": "1h", "tpot": "10s"}
+    refused = api.analyze(context="1m", **asked)
+    assert not refused.feasible
+    shorter = refused.data["infeasible"]["change"].split("--context ")[1].split()[0]
+    assert api.analyze(context=shorter, **asked).feasible
+
+
+def test_an_engine_without_tensor_parallelism_or_prefix_caching_is_offered_neither():
+    plan = api.analyze(model="llama-3.1-8b", accelerator="h100-sxm", gpus=2, context="32k", engine="hf").data["plan"]
+    assert plan["tp"] == 1
+    assert plan["idle_resident"] == 0
