@@ -171,6 +171,10 @@ def resolve(scenario: Scenario) -> Problem:
         followup=None if scenario.followup is None else parse_tokens(scenario.followup, "followup", least=0),
         think=None if scenario.think is None else parse_duration(scenario.think, "think", zero=True),
     )
+    if engine.vendors and accelerator.vendor and accelerator.vendor not in engine.vendors:
+        raise BadInput(
+            "engine", engine.id, f"runs on accelerators of {' and '.join(engine.vendors)}, and {accelerator.id} is one of {accelerator.vendor}"
+        )
     if scenario.tp and model.query_heads % scenario.tp:
         raise BadInput("tp", scenario.tp, f"must divide the {model.query_heads} query heads of {model.name}")
     if scenario.pp and scenario.pp > model.layers:

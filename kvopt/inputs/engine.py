@@ -102,6 +102,9 @@ class EngineSpec(Frozen):
     id: str
     name: str
     version: str = Field(description="version that settings and defaults were read from")
+    vendors: tuple[str, ...] = Field(
+        (), description="makers of the accelerators that it runs on, as their catalog files write them; empty: not restricted"
+    )
     kv_formats: tuple[KvFormat, ...] = Field((), description="precisions of the cache besides 16 bit")
     parallelism: Parallelism
     idle: tuple[Fate, ...] = Field(min_length=1, description="what can become of an idle session's cache once it must leave HBM")

@@ -207,7 +207,8 @@ def serve(system: System, plan: Plan, effects: Effects, schedule: Schedule) -> S
     return Service(
         sessions_per_s=rate,
         sessions_per_gpu_s=rate * decode_groups / (s.replicas * s.tensor_parallel),
-        ceiling_per_gpu_s=1 / (per_session(prompt_run.alone_s, question_run.alone_s, recompute_run.alone_s) * s.tensor_parallel),
+        # nothing recomputed: a smaller cache avoids that, it cannot avoid the prompt
+        ceiling_per_gpu_s=1 / (jnp.sum(w.weight * (prompt_run.alone_s + (w.turns - 1) * question_run.alone_s)) * s.tensor_parallel),
         batch=batch,
         decode_step_s=decode_s,
         kv_step_s=kv_s,

@@ -278,3 +278,9 @@ def test_a_study_of_ones_own(run, tmp_path):
     assert {path.name for path in (tmp_path / "mine").iterdir()} == files | {"previous-1"}
     table = list(csv.DictReader((tmp_path / "mine" / "table.csv").read_text().splitlines()))
     assert [row["context"] for row in table] == ["4000", "128000"]
+
+
+def test_an_engine_on_another_makers_card_is_refused(run):
+    code, out, err = run("analyze --model mistral-7b-v0.3 --accelerator gaudi3 --engine trtllm")
+    assert (code, out) == (2, "")
+    assert err == "kvopt: engine: trtllm: runs on accelerators of NVIDIA, and gaudi3 is one of Intel\n"
