@@ -27,8 +27,9 @@ from kvopt.search.evaluate import GOALS
 from kvopt.search.grid import PREFIX_STEPS
 from kvopt.search.lanes import Choice, memory_left
 from kvopt.search.pipeline import Progress
-from kvopt.search.solve import Solved, least_broken, solve, vector
+from kvopt.search.solve import Solved, at_latencies, least_broken, solve, vector
 
+LATENCIES = 6  # limits between the least latency found and the best plan's, at which a front against a latency is searched once more
 OBJECTIVES = ("sessions_per_gpu_hour", "accuracy_retained")
 FRONT_FLOOR = 0.5  # a front that trades accuracy is drawn down to half of it
 FRONT_POINTS = 60
@@ -114,10 +115,12 @@ def pareto(
     load = not {"ttft_s", "tpot_s"} & set(objectives)
     report("front: deployable plans", 0.6)
     found, tally = search.run(lowered, solved.candidates, objectives, problem.scenario.seed)
-    today = search.front(lowered, solved.candidates.choices, found, objectives, FRONT_POINTS // 2, load, [solved.answer, solved.baseline])
+    stricter = at_latencies(lowered, solved.candidates, objectives, found, solved.answer, LATENCIES)
+    today = search.front(lowered, solved.candidates.choices, found, objectives, FRONT_POINTS // 2, load, [solved.answer, solved.baseline, *stricter])
     report("front: research plans", 0.75)
     open_found, open_tally = search.run(lowered, solved.wide, objectives, problem.scenario.seed)
-    later = search.front(lowered, solved.wide.choices, open_found, objectives, FRONT_POINTS, load, [solved.research, *today])
+    stricter = at_latencies(lowered, solved.wide, objectives, open_found, solved.research, LATENCIES)
+    later = search.front(lowered, solved.wide.choices, open_found, objectives, FRONT_POINTS, load, [solved.research, *stricter, *today])
     report("done", 1.0)
     labelled = [("deployable", point) for point in today] + [("research", point) for point in later]
     rows = describe.describe_all(lowered, [point for _, point in labelled])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -83,6 +83,23 @@ def vector(problem: Problem, fixed: dict[str, float], resident: float = 0.0, pre
     """Settings without a search: uncompressed but for what is `fixed`, the default chunk, the least load."""
     values = dict.fromkeys(FIELDS, 1.0) | {"key_bits": 16.0, "value_bits": 16.0, "chunk": default_chunk(problem)} | fixed
     return np.array([{**values, "idle_resident": resident, "prefix_cache_tokens": prefix}[name] for name in FIELDS])
+
+
+def at_latencies(problem: Problem, searched: Space, objectives: Sequence[str], found: Found, best: Point | None, levels: int) -> list[Point]:
+    """The best plans for the first of two objectives under several limits of a latency that is the second: a front's own search moves loads only in steps.
+
+    Limits are spread from the least latency found to the best plan's; none where no latency is an objective, or no plan is known.
+    """
+    if len(objectives) != 2 or objectives[1] not in ("ttft_s", "tpot_s") or best is None or not len(found.logs):
+        return []
+    name = objectives[1]
+    least, most = float(np.exp(found.logs[:, list(GOALS).index(name)].min())), float(best.state.values[name])
+    plans = []
+    for level in np.geomspace(1.05 * least, max(most, 1.1 * least), levels):
+        limited = replace(problem, scenario=problem.scenario.model_copy(update={name.removesuffix("_s"): float(level)}))
+        under, _ = search.run(limited, searched, [objectives[0]], problem.scenario.seed)
+        plans.append(search.best(limited, searched.choices, under, objectives[0]))
+    return [plan for plan in plans if plan is not None]
 
 
 def least_broken(problem: Problem, candidates: Sequence[Choice]) -> Point:

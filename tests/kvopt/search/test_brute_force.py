@@ -127,3 +127,13 @@ def test_an_engine_without_tensor_parallelism_or_prefix_caching_is_offered_neith
     plan = api.analyze(model="llama-3.1-8b", accelerator="h100-sxm", gpus=2, context="32k", engine="hf").data["plan"]
     assert plan["tp"] == 1
     assert plan["idle_resident"] == 0
+
+
+def test_a_front_against_a_latency_holds_what_a_limit_on_it_allows():
+    asked = {"model": "llama-3.1-8b", "accelerator": "h100-sxm", "gpus": 1, "context": "32k"}
+    front = api.pareto(objectives=("sessions_per_gpu_hour", "ttft_s"), **asked).data["points"]
+    limited = api.optimize(ttft="6s", **asked).data["metrics"]
+    reached = [
+        p["metrics"]["sessions_per_gpu_hour"] for p in front if p["front"] == "deployable" and p["metrics"]["ttft_s"] <= 1.3 * limited["ttft_s"]
+    ]
+    assert max(reached) >= 0.97 * limited["sessions_per_gpu_hour"]
