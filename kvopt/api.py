@@ -48,12 +48,11 @@ def analyze(scenario: Scenario | None = None, **fields: Any) -> Result:
         return _unknown_size(problem, Choice(grouped[0], weights, chosen), fixed)
     if memory_left(problem, grouped, weights).max() <= 0:
         return _does_not_fit(problem, "analyze", Choice(grouped[0], weights, chosen), fixed)
-    several = bool(np.any(problem.sessions.turns > 1)) and problem.scenario.fidelity != "peak" and problem.engine.prefix_caching.available
-    prefixes = np.linspace(0, float(problem.sessions.reuse_tokens[-1]), PREFIX_STEPS) if np.any(problem.sessions.shared_prefix > 0) else [0.0]
+    prefixes = np.linspace(0, float(problem.sessions.reuse_tokens[-1]), PREFIX_STEPS) if problem.keeps_prefixes else [0.0]
     cases = [
         (Choice(deployment, weights, chosen), vector(problem, fixed, resident, prefix))
         for deployment in grouped
-        for resident in (np.linspace(0, 1, RESIDENT) if several else [0.0])
+        for resident in (np.linspace(0, 1, RESIDENT) if problem.keeps_idle_caches else [0.0])
         for prefix in prefixes
     ]
     x, states = assess(problem, [case[0] for case in cases], np.array([case[1] for case in cases]))

@@ -77,6 +77,17 @@ class Problem:
         """Whether a selection of tokens cannot see the question: more than one turn, or a prefix that other sessions share."""
         return bool(np.any(self.sessions.turns > 1) or np.any(self.sessions.shared_prefix > 0))
 
+    @cached_property
+    def keeps_idle_caches(self) -> bool:
+        """Whether a thinking user's cache can stay in HBM: not where the engine keeps none between requests; the theory parks everyone who thinks."""
+        several = bool(np.any(self.sessions.turns > 1))
+        return several and self.scenario.fidelity != "peak" and self.engine.prefix_caching.available
+
+    @cached_property
+    def keeps_prefixes(self) -> bool:
+        """Whether sessions share a prefix that the engine can hold for them."""
+        return bool(np.any(self.sessions.shared_prefix > 0)) and self.engine.prefix_caching.available
+
     def device(self, weights: Weights) -> Accelerator:
         """The accelerator with the peak of these weights. At `peak` fidelity a switch goes out and comes in one after the other, as in the paper."""
         calibrated = self.scenario.fidelity == "calibrated"

@@ -95,10 +95,8 @@ def grid(problem: Problem, chosen: list[Choice]) -> Grid:
     arch = problem.architecture
     layers = int(min(np.sum(arch.layer_count * arch.stores * (arch.head_count.sum(-1, keepdims=True) > 0)), WIDEST - 1))
     chunks = chunk_sizes(problem)
-    several = bool(np.any(problem.sessions.turns > 1)) and problem.scenario.fidelity != "peak" and problem.engine.prefix_caching.available
-    shared = bool(np.any(problem.sessions.shared_prefix > 0)) and problem.engine.prefix_caching.available
-    resident = np.linspace(0, 1, RESIDENT_STEPS) if several else np.zeros(1)
-    prefix = np.linspace(0, float(problem.sessions.reuse_tokens[-1]), PREFIX_STEPS) if shared else np.zeros(1)
+    resident = np.linspace(0, 1, RESIDENT_STEPS) if problem.keeps_idle_caches else np.zeros(1)
+    prefix = np.linspace(0, float(problem.sessions.reuse_tokens[-1]), PREFIX_STEPS) if problem.keeps_prefixes else np.zeros(1)
     made: dict[int, tuple[int, np.ndarray, np.ndarray, np.ndarray]] = {}
     for choice in chosen:
         m = choice.methods

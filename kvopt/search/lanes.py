@@ -131,15 +131,11 @@ def _box(problem: Problem, chosen: MethodChoice) -> dict[str, tuple[float, float
     """The least and the most of every continuous setting."""
     low, high = chosen.bounds()
     chunks = chunk_sizes(problem)
-    peak = problem.scenario.fidelity == "peak"
-    # the theory parks everyone who thinks; an engine without prefix caching keeps no cache from one request to the next
-    several = bool(np.any(problem.sessions.turns > 1)) and not peak and problem.engine.prefix_caching.available
-    shared = bool(np.any(problem.sessions.shared_prefix > 0)) and problem.engine.prefix_caching.available
     return {name: (float(getattr(low, name)), float(getattr(high, name))) for name in PLAN_FIELDS} | {
         "batch": (LEAST_BATCH, sequence_cap(problem)),
         "chunk": (float(chunks[0]), float(chunks[-1])),
-        "idle_resident": (0.0, float(several)),
-        "prefix_cache_tokens": (0.0, float(problem.sessions.reuse_tokens[-1]) if shared else 0.0),
+        "idle_resident": (0.0, float(problem.keeps_idle_caches)),
+        "prefix_cache_tokens": (0.0, float(problem.sessions.reuse_tokens[-1]) if problem.keeps_prefixes else 0.0),
     }
 
 
