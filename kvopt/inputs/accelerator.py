@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool, model_validator
 
 from kvopt.catalog import ids, read
 from kvopt.errors import BadInput, unknown
+from kvopt.inputs.accelerator_names import resolve
 from kvopt.inputs.sourced import AtLeastOne, NonNegative, Positive, Sourced, checked, is_path, read_mapping
 from objectives.types import Accelerator
 
@@ -18,7 +19,9 @@ Number = Sourced[Positive]
 # The peak that the weights are multiplied at: the first that the chip has. Formats narrow in memory alone are dequantised and multiplied in 16 bit.
 _PEAKS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("bf16", "fp16", "fp32"), ("bf16_tflops", "fp16_tflops")),
-    **dict.fromkeys(("int8", "w8a16", "int4", "int4-g32", "w4", "w4a16", "awq", "gptq", "mxfp4"), ("bf16_tflops", "fp16_tflops")),
+    **dict.fromkeys(
+        ("int8", "w8a16", "int4", "int4-g32", "w4", "w4a16", "awq", "gptq", "mxfp4", "q8_0", "q4_0", "q4_k_m"), ("bf16_tflops", "fp16_tflops")
+    ),
     "fp8": ("fp8_tflops", "bf16_tflops", "fp16_tflops"),
     "w8a8": ("int8_tops", "bf16_tflops", "fp16_tflops"),
     "nvfp4": ("fp4_tflops", "bf16_tflops", "fp16_tflops"),
@@ -33,6 +36,7 @@ class AcceleratorSpec(BaseModel):
 
     id: str = Field(description="the name of the catalog file")
     name: str
+    aliases: tuple[str, ...] = Field((), description="other names people write; maker, memory and form factor may be left out or added")
     vendor: str = ""
     arch: str = Field("", description="generation, as Ampere or CDNA3")
     form_factor: str = ""
@@ -133,9 +137,10 @@ def _si(number: Number | None, factor: float) -> np.float64:
 
 
 def read_accelerator(text: str) -> AcceleratorSpec:
-    """The accelerator of a catalog id or name (case does not matter), or of a YAML or JSON file with the fields of `AcceleratorSpec`.
+    """The accelerator of a catalog id or name, of a name as logs write it (`NVIDIA H100 80GB HBM3`), or of a YAML or JSON file of its fields.
 
-    In a file of one's own `id` and `name` may be left out and numbers may be plain. Raises `BadInput` with the nearest ids for an unknown name.
+    Case does not matter. In a file of one's own `id` and `name` may be left out and numbers may be plain. Raises `BadInput` with the nearest ids for
+    an unknown name.
     """
     key = " ".join(text.split()).lower()
     if key in ids("accelerators"):
@@ -143,7 +148,7 @@ def read_accelerator(text: str) -> AcceleratorSpec:
     if is_path(text):
         path = Path(text)
         return checked(AcceleratorSpec, {"id": path.stem, "name": path.stem, **read_mapping(path, "accelerator")}, "accelerator", path.name)
-    by_name = next((id_ for id_ in ids("accelerators") if str(read("accelerators", id_).get("name", "")).lower() == key), None)
+    by_name = resolve(text)
     if by_name is None and key and (family := [id_ for id_ in ids("accelerators") if id_.startswith(key)]):
         raise BadInput(
             "accelerator", text, f"is more than one; one of {', '.join(family)}" if len(family) > 1 else f"not known; did you mean {family[0]}?"

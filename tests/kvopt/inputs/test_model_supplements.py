@@ -1,5 +1,6 @@
 """The catalog's model files are what the collected configs and the supplements say, and nothing else."""
 
+import csv
 import json
 from pathlib import Path
 
@@ -8,9 +9,11 @@ import pytest
 from kvopt import catalog
 from kvopt.errors import BadInput
 from kvopt.inputs.hf_config import read_catalog, read_config
+from kvopt.inputs.model_names import resolve_measured
 from kvopt.inputs.model_supplements import HOME, collected, supplemented, supplements, without_config
 
 CONFIGS = Path(__file__).parents[4] / "shared" / "data" / "configs"
+SIZES = CONFIGS.parent / "capacity_models.csv"
 beside_evidence = pytest.mark.skipif(not CONFIGS.exists(), reason="the folder with the evidence is not beside the repository")
 NOT_SOURCED = {"inkling", "qwen3.8-2.4t-a95b"}
 
@@ -31,7 +34,7 @@ def test_catalog_is_what_configs_and_supplements_say() -> None:
 
 def test_models_without_a_config_are_what_the_supplements_say() -> None:
     specs = without_config()
-    assert len(specs) == 11
+    assert {spec.id for spec in specs} == {model for model, added in supplements().items() if added.name}
     for spec in specs:
         assert written(spec.id) == spec.to_yaml(), spec.id
 
@@ -103,6 +106,39 @@ def test_supplement_that_contradicts_its_config_is_refused() -> None:
         ("qwen2.5-3b", 3.09, None),
         ("qwen3-1.7b", 1.72, None),
         ("qwen3-4b", 4.02, None),
+        ("qwen2-0.5b", 0.494, None),
+        ("qwen2-1.5b", 1.544, None),
+        ("qwen2-57b-a14b", 57.4, 14.2),
+        ("qwen1.5-14b", 14.2, None),
+        ("qwen1.5-72b", 72.3, None),
+        ("qwen1.5-moe-a2.7b", 14.3, 2.7),
+        ("llama-7b", 6.74, None),
+        ("llama-13b", 13.0, None),
+        ("llama-30b", 32.5, None),
+        ("llama-65b", 65.2, None),
+        ("llama-2-13b-hf", 13.0, None),
+        ("codellama-34b-hf", 33.7, None),
+        ("mistral-nemo-instruct-2407", 12.25, None),
+        ("mistral-small-24b-instruct-2501", 23.57, None),
+        ("gemma-3-1b-it", 1.0, None),
+        ("phi-3-mini-4k-instruct", 3.82, None),
+        ("phi-3-medium-128k-instruct", 13.96, None),
+        ("deepseek-v2.5", 236, 21),
+        ("deepseek-coder-33b-instruct", 33.3, None),
+        ("deepseek-llm-67b-base", 67.4, None),
+        ("kimi-vl-a3b-instruct", 15.96, None),
+        ("yi-34b", 34.4, None),
+        ("yi-6b", 6.06, None),
+        ("internlm2-7b", 7.74, None),
+        ("internlm2-20b", 19.86, None),
+        ("glm-4-9b-chat-1m", 9.48, None),
+        ("glm-5.1", 744, None),
+        ("minimax-m2.7", 229, 10.5),
+        ("opt-13b", 12.85, None),
+        ("opt-30b", 30, None),
+        ("c4ai-command-r-v01", 35, None),
+        ("c4ai-command-r-08-2024", 32.3, None),
+        ("starcoder2-7b", 7.17, None),
     ],
 )
 def test_published_sizes(model: str, total: float, active: float | None) -> None:
@@ -113,6 +149,26 @@ def test_published_sizes(model: str, total: float, active: float | None) -> None
     assert known.total / 1e9 == pytest.approx(total, rel=0.003)
     if active is not None:
         assert (known.active + known.embedding) / 1e9 == pytest.approx(active, rel=0.06)
+
+
+LANGUAGE_ALONE = {"mistral-small-24b", "qwen3-vl-30b-a3b", "kimi-vl-a3b", "gemma3-4b", "gemma3-12b", "gemma3-27b", "granite-vision-2b"}
+"""Models that also see: the table's parameters have the vision encoder, some half a billion, in them."""
+
+
+@pytest.mark.skipif(not SIZES.exists(), reason="the folder with the evidence is not beside the repository")
+def test_sizes_of_the_models_that_start_up_logs_confirm() -> None:
+    for row in csv.DictReader(SIZES.read_text(encoding="utf-8").splitlines()):
+        model = resolve_measured(row["hf_id_examples"].split(";")[0])
+        assert model is not None, row["model_key"]
+        spec = read_catalog(model)
+        per_token = sum(
+            2 * repeat * spec.kinds[kind].kv_heads * (spec.kinds[kind].key_width + spec.kinds[kind].value_width) for kind, repeat in spec.order
+        )
+        assert per_token == int(row["kv_bytes_per_token_16bit_tp1"]), model
+        if row["params_billion"]:
+            assert spec.parameters.total is not None
+            seen = 0.6 if row["model_key"] in LANGUAGE_ALONE else 0
+            assert spec.parameters.total / 1e9 == pytest.approx(float(row["params_billion"]), rel=0.015, abs=seen), model
 
 
 @pytest.mark.parametrize(("model", "total", "per_layer"), [("gemma-4-e2b", 5.1, 35), ("gemma-4-e4b", 8.0, 42)])
