@@ -103,7 +103,11 @@ class Problem:
         """The fitted profile in use; none at `peak` fidelity."""
         if self.scenario.fidelity == "peak":
             return None
-        return profile.closest(self.accelerator, self.engine.id, self.checkpoints[0].format)
+        return self._profile(self.checkpoints[0])
+
+    def _profile(self, weights: Weights) -> profile.Profile:
+        routed = (self.model.experts or 1) > 1
+        return profile.closest(self.accelerator, self.engine.generation, weights.format, self.model.id, routed)
 
     def system(self, weights: Weights | None = None) -> System:
         """Everything given, with one of the checkpoints (the first, unless said otherwise)."""
@@ -111,8 +115,7 @@ class Problem:
         if self.scenario.fidelity == "peak":
             efficiency = profile.peak()
         else:
-            fitted = profile.closest(self.accelerator, self.engine.id, weights.format)
-            efficiency = fitted.efficiency(self.accelerator, profile.memory_fraction(self.engine))
+            efficiency = self._profile(weights).efficiency(self.accelerator, profile.memory_fraction(self.engine))
         return System(
             architecture=self.architecture,
             accelerator=self.device(weights),

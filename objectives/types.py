@@ -98,9 +98,14 @@ class Efficiency:
     mfu_attention: Scalar  # prefill attention, share of peak_flops_16bit
     mbu: Scalar  # weights, share of memory_bandwidth
     mbu_kv: Scalar  # KV cache, share of memory_bandwidth
+    mfu_experts: Scalar  # routed experts (grouped products), share of peak_flops
+    unhidden: Scalar  # share of the shorter of reading weights and multiplying them that the longer one does not hide
+    ramp_tokens: Scalar  # [tokens] by which the dense products of a step are rounded up (tiles and waves of a kernel)
+    expert_ramp_tokens: Scalar  # [tokens] the same, for each routed expert that a step touches
     prefill_layer_s: Scalar  # [s] tau_p, per layer of a step that carries prompt tokens
     decode_layer_s: Scalar  # [s] tau_d, per layer of a decode step
     parallel_layer_s: Scalar  # [s] tau_tp, per layer, added when more than one rank shares a layer
+    sequence_s: Scalar  # [s] per request and step: sampling and bookkeeping
     server_s: Scalar  # [s] constant in TTFT: tokenise, schedule, stream
     allreduce: Scalar  # share of the one-way scale-up bandwidth
     host_link: Scalar  # share of the one-way host bandwidth that parking and resuming reach

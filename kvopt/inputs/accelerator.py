@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool, model_validator
 from kvopt.catalog import ids, read
 from kvopt.errors import BadInput, unknown
 from kvopt.inputs.accelerator_names import resolve
+from kvopt.inputs.efficiency import EfficiencySpec
 from kvopt.inputs.sourced import AtLeastOne, NonNegative, Positive, Sourced, checked, is_path, read_mapping
 from objectives.types import Accelerator
 
@@ -68,6 +69,8 @@ class AcceleratorSpec(BaseModel):
     usd_per_h: Number | None = Field(None, description="price [USD per accelerator and hour]")
     usd_per_h_low: Number | None = Field(None, description="lowest price seen [USD per accelerator and hour]")
     usd_per_h_high: Number | None = Field(None, description="highest price seen [USD per accelerator and hour]")
+
+    efficiency: EfficiencySpec | None = Field(None, description="what was measured of it, in place of the catalog's profile")
 
     @model_validator(mode="after")
     def _has_a_16bit_peak(self) -> AcceleratorSpec:

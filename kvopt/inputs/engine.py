@@ -102,6 +102,7 @@ class EngineSpec(Frozen):
     id: str
     name: str
     version: str = Field(description="version that settings and defaults were read from")
+    fitted_as: str = Field("", description="the engine's name in measurements, where it is not its id")
     vendors: tuple[str, ...] = Field(
         (), description="makers of the accelerators that it runs on, as their catalog files write them; empty: not restricted"
     )
@@ -122,6 +123,11 @@ class EngineSpec(Frozen):
         if ("park" in self.idle) != self.parking.available:
             raise ValueError("idle has park exactly where parking is available")
         return self
+
+    @property
+    def generation(self) -> str:
+        """The engine as profiles name it."""
+        return self.fitted_as or self.id
 
     def formats_on(self, arch: str, accelerator: str = "") -> tuple[str, ...]:
         """Ids of the bits methods that it can run on an accelerator of this generation and id."""

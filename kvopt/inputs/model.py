@@ -28,6 +28,9 @@ BYTES_PER_PARAMETER = {
     "int4-g32": 0.5625,  # 4 bits and a 16-bit scale for each 32
     "mxfp4": 0.53125,  # 4 bits and an 8-bit scale for each 32
     "nvfp4": 0.5625,  # 4 bits and an 8-bit scale for each 16
+    "q8_0": 1.0625,  # GGUF: 8 bits and a 16-bit scale for each 32
+    "q4_0": 0.5625,  # GGUF: 4 bits and a 16-bit scale for each 32
+    "q4_k_m": 0.606,  # GGUF: 4.85 bits, a mix of 4- and 6-bit blocks (llama.cpp, tools/quantize/README.md: Llama-3.1-8B)
 }
 """Bytes per parameter of a linear layer, scales included, by weight format."""
 

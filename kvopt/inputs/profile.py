@@ -1,7 +1,12 @@
-"""How much of an accelerator's peaks an engine reaches: fitted profiles, and the theory's, in which everything reaches everything."""
+"""How much of an accelerator's peaks an engine reaches: the fitted profile of a case, and the theory's, in which everything reaches everything.
+
+The fit is `kvopt/catalog/profiles/fitted.yaml`, written by `python -m kvopt.calibration.publish`; `kvopt.inputs.hierarchy` says what it depends on.
+"""
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
@@ -10,7 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from kvopt import catalog
 from kvopt.inputs.accelerator import AcceleratorSpec
 from kvopt.inputs.engine import EngineSpec
-from kvopt.inputs.sourced import NonNegative, Positive, Sourced, checked
+from kvopt.inputs.hierarchy import FACTORS, PARAMETERS, composed, levels, natural
+from kvopt.inputs.sourced import checked
 from objectives.types import Efficiency
 
 GIB = 2.0**30
@@ -20,55 +26,63 @@ CONTEXT_GIB, GRAPHS_GIB, SAMPLER_BASE_GIB = 0.25, 0.5, 0.18  # per GPU, vLLM >= 
 PARALLEL_GIB = {True: 1.85, False: 0.15}  # more per GPU of a group: with NVLink-class links, over PCIe (2.1 and 0.4 in all)
 MEMORY_SD_GIB = 0.5  # half a GiB more covers 95 % of 57 logs of vLLM >= 0.17
 HOST_LINK = 0.65  # share of the nominal link that engine-level offload reaches: LMCache 41-44 GB/s of 64, a DRAM hit on H20 40
-ALLREDUCE = 0.6  # share of the one-way scale-up bandwidth, same fit as the profiles
+ONE_SIDED = 1.645  # standard deviations of a normal between the middle and its 95 % quantile
+BENCHMARK_ONLY = ("waves", "ahead")  # parameters that say how benchmarks are run
+
+Pair = tuple[float, float]
 
 
-class Profile(BaseModel):
-    """One fitted profile as its catalog file writes it. Empty lists match everything."""
+class Group(BaseModel):
+    """What a fitted group rests on."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    id: str
-    about: str
-    archs: tuple[str, ...] = Field((), description="accelerator generations, as their catalog files write `arch`")
-    accelerators: tuple[str, ...] = ()
-    engines: tuple[str, ...] = ()
-    weights: tuple[str, ...] = Field((), description="weight formats")
-    mfu: Sourced[Positive] = Field(description="share of the peak that prefill reaches")
-    mbu: Sourced[Positive] = Field(description="share of the memory bandwidth that decoding reaches")
-    prefill_layer_us: Sourced[NonNegative] = Field(description="[us] per layer and step with prompt tokens")
-    decode_layer_us: Sourced[NonNegative] = Field(description="[us] per layer and decode step")
-    parallel_layer_us: Sourced[NonNegative] = Field(description="[us] more per layer where ranks share it")
-    server_ms: Sourced[NonNegative] = Field(description="[ms] constant in TTFT")
-    prefill_log_sd: Sourced[NonNegative] = Field(description="spread of ln(measured / predicted), prefill and TTFT")
-    decode_log_sd: Sourced[NonNegative] = Field(description="the same, decode and TPOT")
+    rows: int
+    models: tuple[str, ...]
+    sources: tuple[str, ...]
 
-    def match(self, accelerator: AcceleratorSpec, engine: str, weights: str) -> int:
-        """How closely the profile speaks of a case: -1 not at all, else more for each thing that it names."""
-        asked = (
-            (self.accelerators, accelerator.id, 8),
-            (self.archs, accelerator.arch, 4),
-            (self.weights, weights, 2),
-            (self.engines, engine, 1),
-        )
-        if any(named and value not in named for named, value, _ in asked):
-            return -1
-        return sum(points for named, _, points in asked if named)
+
+class Fitted(BaseModel):
+    """The fit as its catalog file holds it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    source: str = Field(min_length=10)
+    start: dict[str, float] = Field(description="logarithm of each parameter before any effect")
+    effects: dict[str, dict[str, dict[str, Pair]]] = Field(description="factor, level, parameter: (effect on the logarithm, its standard deviation)")
+    groups: dict[str, Group]
+    group_sd: dict[str, dict[str, float]] = Field(description="group, parameter: standard deviation of its logarithm, all effects together")
+    spread: dict[str, dict[str, Pair]] = Field(
+        description="quantity, evidence (model, group, none): 5 and 95 % quantiles of ln(measured / predicted) over left-out rows"
+    )
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A parameter of a profile: its value, and the standard deviation of its logarithm."""
+
+    value: float
+    log_sd: float
+
+
+@dataclass(frozen=True)
+class Profile:
+    """The profile of an accelerator, engine and weight format."""
+
+    id: str  # the group
+    evidence: str  # model: measured with this model; group: with others; none: from its class, engine and format
+    rows: int  # measured in this group
+    figures: dict[str, Figure]
+    prefill_log_sd: float  # spread of ln(measured / predicted), prefill and TTFT
+    decode_log_sd: float  # the same, decode and TPOT
+    host_link: float = HOST_LINK
 
     def efficiency(self, accelerator: AcceleratorSpec, memory_fraction: float) -> Efficiency:
         """The profile as the mathematics takes it, float64 leaves; memory reserves as vLLM's start-up logs show them."""
         linked = bool(accelerator.scaleup_link) and "pcie" not in accelerator.scaleup_link.lower()
         values = {
-            "mfu": self.mfu.value,
-            "mfu_attention": self.mfu.value,
-            "mbu": self.mbu.value,
-            "mbu_kv": self.mbu.value,
-            "prefill_layer_s": self.prefill_layer_us.value * 1e-6,
-            "decode_layer_s": self.decode_layer_us.value * 1e-6,
-            "parallel_layer_s": self.parallel_layer_us.value * 1e-6,
-            "server_s": self.server_ms.value * 1e-3,
-            "allreduce": ALLREDUCE,
-            "host_link": HOST_LINK,
+            **{name: figure.value for name, figure in self.figures.items() if name not in BENCHMARK_ONLY},
+            "host_link": self.host_link,
             "exposed_switch": 0.0,  # connectors copy while the group computes; the request that waits for its cache still waits
             "append_only": 1.0,
             "memory_fraction": memory_fraction,
@@ -76,8 +90,8 @@ class Profile(BaseModel):
             "parallel_bytes": PARALLEL_GIB[linked] * GIB,
             "sampler_bytes": SAMPLER_BYTES,
             "activation_bytes": ACTIVATION_BYTES,
-            "prefill_log_sd": self.prefill_log_sd.value,
-            "decode_log_sd": self.decode_log_sd.value,
+            "prefill_log_sd": self.prefill_log_sd,
+            "decode_log_sd": self.decode_log_sd,
             "memory_sd_bytes": MEMORY_SD_GIB * GIB,
         }
         return Efficiency(**{name: np.float64(value) for name, value in values.items()})
@@ -85,22 +99,74 @@ class Profile(BaseModel):
 
 def peak() -> Efficiency:
     """The theory of arXiv 2405.08944: every peak reached, no overheads, communication free, context switches exposed and whole."""
-    ones = dict.fromkeys(("mfu", "mfu_attention", "mbu", "mbu_kv", "host_link", "exposed_switch", "memory_fraction"), 1.0)
+    ones = dict.fromkeys(("mfu", "mfu_attention", "mbu", "mbu_kv", "mfu_experts", "host_link", "exposed_switch", "memory_fraction"), 1.0)
     zeros = {name: 0.0 for name in Efficiency.__dataclass_fields__ if name not in ones}
     return Efficiency(**{name: np.float64(value) for name, value in {**zeros, **ones, "allreduce": 1e12}.items()})
 
 
 @cache
-def load_all() -> tuple[Profile, ...]:
-    """Every profile of the catalog."""
-    return tuple(checked(Profile, catalog.read("profiles", name), "profile", f"{name}.yaml") for name in catalog.ids("profiles"))
+def fitted() -> Fitted:
+    """The catalog's fit."""
+    return checked(Fitted, catalog.read("profiles", "fitted"), "profile", "fitted.yaml")
 
 
-def closest(accelerator: AcceleratorSpec, engine: str, weights: str) -> Profile:
-    """The profile that speaks most closely of this accelerator, engine and weight format; the default one speaks of all."""
-    return max(load_all(), key=lambda profile: profile.match(accelerator, engine, weights))
+def closest(accelerator: AcceleratorSpec, engine: str, weights: str, model: str = "", routed: bool = False, fit: Fitted | None = None) -> Profile:
+    """The profile of a case: fitted where it was measured, else put together from its class, engine and weight format, with a wider spread.
+
+    `engine`: a generation (`vllm`, `vllm-0.6`, ...); `model`: catalog id, which decides how far the evidence speaks of it. What the accelerator's own file
+    says it was measured to reach comes first.
+    """
+    fit = fit or fitted()
+    at = levels(accelerator, engine, weights, routed)
+    known = fit.groups.get(at["group"])
+    evidence = "none" if known is None else "model" if model in known.models else "group"
+    figures = {}
+    for name in PARAMETERS:
+        log_value, log_sd = composed(name, fit.effects, at)
+        log_sd = fit.group_sd.get(at["group"], {}).get(name, log_sd)
+        figures[name] = Figure(float(natural(name, fit.start[name] + log_value)), log_sd)
+    profile = Profile(
+        id=at["group"],
+        evidence=evidence,
+        rows=known.rows if known else 0,
+        figures=figures,
+        prefill_log_sd=_log_sd(fit, ("prefill_s", "ttft_s"), evidence),
+        decode_log_sd=_log_sd(fit, ("tpot_ms",), evidence),
+    )
+    return _measured(profile, accelerator)
+
+
+def _log_sd(fit: Fitted, quantities: tuple[str, ...], evidence: str) -> float:
+    widths = [abs(end) for quantity in quantities for end in fit.spread[quantity][evidence]]
+    return float(np.mean(widths)) / ONE_SIDED
+
+
+def _measured(profile: Profile, accelerator: AcceleratorSpec) -> Profile:
+    """The profile with what the accelerator's own file was measured to reach."""
+    own = accelerator.efficiency
+    if own is None:
+        return profile
+    stated = {name: number.value for name in type(own).model_fields if (number := getattr(own, name)) is not None}
+    scales = {"us": 1e-6, "ms": 1e-3}
+    figures = dict(profile.figures)
+    for name, value in stated.items():
+        stem, _, unit = name.rpartition("_")
+        field, value = (f"{stem}_s", value * scales[unit]) if unit in scales else (name, value)
+        if field in figures:
+            figures[field] = Figure(value, 0.0)
+    return Profile(
+        id=f"measured: {accelerator.id}",
+        evidence="model",
+        rows=profile.rows,
+        figures=figures,
+        prefill_log_sd=stated.get("prefill_log_sd", profile.prefill_log_sd),
+        decode_log_sd=stated.get("decode_log_sd", profile.decode_log_sd),
+        host_link=stated.get("host_link", profile.host_link),
+    )
 
 
 def memory_fraction(engine: EngineSpec) -> float:
     """Share of all memory that the engine takes for weights, activations and caches; 0.9 where it computes it itself."""
     return engine.memory.share if engine.memory.share is not None and engine.memory.base == "total memory" else 0.9
+
+

@@ -6,7 +6,8 @@ Two kinds of file:
   `prompt_tokens` is what the request sends, its history included. Rows of one `session` are its turns, ordered by `turn`, else by `arrival_s`;
   without the column every row is a session of one turn. `shared_prefix_tokens` is the part of the prompt that other sessions send too, `prefix`
   names it (absent: equal lengths are one prefix). Columns under their names in public traces do as well: Azure's `TIMESTAMP`, `ContextTokens` and
-  `GeneratedTokens` (no sessions there: each request is one), Vidur's `num_prefill_tokens` and `num_decode_tokens`.
+  `GeneratedTokens` (no sessions there: each request is one), Vidur's `num_prefill_tokens` and `num_decode_tokens`, LLMServingSim's `input_toks`,
+  `output_toks` and `arrival_time`.
 - Mooncake JSONL: `timestamp` [ms], `input_length`, `output_length` and `hash_ids`, one id per 512-token block of the prompt, equal where the prompt
   is equal up to and including that block.
 
@@ -39,9 +40,9 @@ REPLY_S_PER_TOKEN = 0.05  # [s] assumed where a trace says when requests came an
 Curve = tuple[np.ndarray, np.ndarray]  # of `reuse_curve`
 
 _NAMES = {
-    "prompt_tokens": ("prompt_tokens", "ContextTokens", "num_prefill_tokens"),
-    "answer_tokens": ("answer_tokens", "GeneratedTokens", "num_decode_tokens"),
-    "arrival_s": ("arrival_s", "TIMESTAMP"),
+    "prompt_tokens": ("prompt_tokens", "ContextTokens", "num_prefill_tokens", "input_toks"),
+    "answer_tokens": ("answer_tokens", "GeneratedTokens", "num_decode_tokens", "output_toks"),
+    "arrival_s": ("arrival_s", "TIMESTAMP", "arrival_time"),
     "session": ("session",),
     "turn": ("turn",),
     "shared_prefix_tokens": ("shared_prefix_tokens",),
@@ -83,6 +84,18 @@ class Session:
 
 def read_trace(path: Path) -> Workload:
     """The sessions of a trace file, one atom each. Raises `BadInput` with the file's name and the line for what cannot be read."""
+    sessions, curve = _read(path)
+    columns: dict[str, Any] = dict(zip(_ATOM, np.asarray([session.atom() for session in sessions], np.float64).T, strict=True))
+    columns |= {"weight": np.full(len(sessions), 1 / len(sessions)), "reuse_tokens": curve[0], "reuse_hits": curve[1]}
+    return Workload(**columns)
+
+
+def read_sessions(path: Path) -> list[Session]:
+    """The sessions of a trace file with every request as it came. Raises `BadInput` as `read_trace` does."""
+    return _read(path)[0]
+
+
+def _read(path: Path) -> tuple[list[Session], Curve]:
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -96,9 +109,7 @@ def read_trace(path: Path) -> Workload:
         raise BadInput("workload", path, f"not CSV ({error})") from None
     if not sessions:
         raise BadInput("workload", path, "has no requests")
-    columns: dict[str, Any] = dict(zip(_ATOM, np.asarray([session.atom() for session in sessions], np.float64).T, strict=True))
-    columns |= {"weight": np.full(len(sessions), 1 / len(sessions)), "reuse_tokens": curve[0], "reuse_hits": curve[1]}
-    return Workload(**columns)
+    return sessions, curve
 
 
 def _csv(lines: list[str], name: str) -> tuple[list[Session], Curve]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax.numpy as jnp
 from jax import Array
 
-from objectives.serving.group import StepCosts, weights_read_s
+from objectives.serving.group import StepCosts, weights_s
 from objectives.serving.kv_cache import Cache, cache, entries, head_shards, kept, session_bytes
 from objectives.types import Architecture, Effects, Plan, Schedule
 
@@ -52,7 +52,7 @@ def kv_step_s(architecture: Architecture, plan: Plan, effects: Effects, schedule
 def decode_step_s(architecture: Architecture, costs: StepCosts, batch: Array, kv_s: Array) -> Array:
     """[s] of one decode step of `batch` requests, each adding `kv_s` for its cache.
 
-    max(weights read, linear FLOP) + batch * KV + per-layer overheads + all-reduce (the model fitted to 1,684 published measurements at 5 % median error).
+    max(weights read, linear FLOP) + batch * KV + overheads per layer and request + all-reduce.
     """
-    linear = jnp.maximum(weights_read_s(architecture, costs, batch), batch * costs.token)
-    return linear + batch * (kv_s + costs.exchange) + costs.decode_overhead
+    linear = weights_s(architecture, costs, batch, batch * costs.token)
+    return linear + batch * (kv_s + costs.sequence + costs.exchange) + costs.decode_overhead

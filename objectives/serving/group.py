@@ -15,9 +15,13 @@ class StepCosts(NamedTuple):
 
     dense_read: Array  # reading all weights but routed experts once
     experts_read: Array  # reading all routed experts once
-    linear_flop: Array  # per FLOP of the linear layers
+    linear_flop: Array  # per FLOP of the linear layers, routed experts in their share
+    ramp: Array  # what the dense products of a step are rounded up by
+    experts_ramp: Array  # the same for the routed experts, were all of them touched
+    unhidden: Array  # share of the shorter of reading and multiplying weights that shows
     attention_flop: Array  # per FLOP of attention
     token: Array  # per token: the linear work of a decoded one, output head included
+    sequence: Array  # per request of a step
     kv_byte: Array  # per byte of cache read
     exchange: Array  # per token: what the ranks say to each other
     prefill_overhead: Array  # per step that carries prompt tokens
@@ -64,7 +68,11 @@ def step_costs(system: System, schedule: Schedule) -> StepCosts:
     ranks = jnp.asarray(schedule.tensor_parallel)
     weights_bandwidth = efficiency.mbu * accelerator.memory_bandwidth * ranks
     dense = dense_bytes(architecture, checkpoint) * schedule.attention_data_parallel + architecture.head_parameters * checkpoint.bytes_per_embedding
-    linear_flop = 1 / (efficiency.mfu * accelerator.peak_flops * ranks)
+    dense_flop = 1 / (efficiency.mfu * accelerator.peak_flops * ranks)
+    expert_flop = 1 / (efficiency.mfu_experts * accelerator.peak_flops * ranks)
+    routed = architecture.expert_parameters * architecture.experts_per_token / architecture.experts  # parameters that one token multiplies
+    unrouted = architecture.active_parameters - routed
+    linear_flop = (unrouted * dense_flop + routed * expert_flop) / architecture.active_parameters
     collectives = jnp.minimum(ranks - 1, 1.0) + jnp.minimum(schedule.context_parallel - 1, 1.0)
     parallel = architecture.layers * efficiency.parallel_layer_s * collectives
     # over an unknown link next to nothing: one rank sends nothing and does not care
@@ -73,8 +81,12 @@ def step_costs(system: System, schedule: Schedule) -> StepCosts:
         dense_read=dense / weights_bandwidth,
         experts_read=architecture.expert_parameters * checkpoint.bytes_per_parameter / weights_bandwidth,
         linear_flop=linear_flop,
+        ramp=2 * unrouted * dense_flop * efficiency.ramp_tokens,
+        experts_ramp=2 * architecture.expert_parameters * expert_flop * efficiency.expert_ramp_tokens,
+        unhidden=jnp.asarray(efficiency.unhidden),
         attention_flop=1 / (efficiency.mfu_attention * accelerator.peak_flops_16bit * ranks),
-        token=2 * (architecture.active_parameters + architecture.head_parameters) * linear_flop,
+        token=2 * (architecture.active_parameters * linear_flop + architecture.head_parameters * dense_flop),
+        sequence=jnp.asarray(efficiency.sequence_s),
         kv_byte=1 / (efficiency.mbu_kv * accelerator.memory_bandwidth * ranks),
         exchange=exchanged_bytes(architecture, schedule) / (efficiency.allreduce * link),
         prefill_overhead=architecture.layers * efficiency.prefill_layer_s + parallel,
@@ -82,6 +94,11 @@ def step_costs(system: System, schedule: Schedule) -> StepCosts:
     )
 
 
-def weights_read_s(architecture: Architecture, costs: StepCosts, tokens: Array) -> Array:
-    """[s] to read the weights that a step of `tokens` tokens touches."""
-    return costs.dense_read + costs.experts_read * experts_hit(architecture, tokens)
+def weights_s(architecture: Architecture, costs: StepCosts, tokens: Array, compute_s: Array) -> Array:
+    """[s] of a step of `tokens` tokens for its weights: reading those it touches, and `compute_s` of multiplying, the longer of the two and what shows of
+    the shorter. Products are rounded up to tiles: by some tokens in all, and by some for each routed expert that is touched.
+    """
+    hit = experts_hit(architecture, tokens)
+    read_s = costs.dense_read + costs.experts_read * hit
+    multiply_s = compute_s + costs.ramp + costs.experts_ramp * hit
+    return jnp.maximum(read_s, multiply_s) + costs.unhidden * jnp.minimum(read_s, multiply_s)

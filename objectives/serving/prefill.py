@@ -7,7 +7,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import Array
 
-from objectives.serving.group import StepCosts, step_costs, weights_read_s
+from objectives.serving.group import StepCosts, step_costs, weights_s
 from objectives.serving.kv_cache import kept
 from objectives.types import Architecture, Effects, Plan, Schedule, System
 
@@ -73,12 +73,12 @@ class Chunk(NamedTuple):
 def mixed_step_s(architecture: Architecture, costs: StepCosts, chunk: Chunk, batch: Array, kv_s: Array) -> Array:
     """[s] of one step that carries a chunk of a prompt beside `batch` decodes whose caches take `kv_s` in all.
 
-    max(weights read, linear and attention FLOP) + the decodes' KV + the chunk's re-read of what is cached + per-layer overheads + communication.
+    max(weights read, linear and attention FLOP) + the decodes' KV + the chunk's re-read of what is cached + overheads per layer and request + communication.
     """
     tokens = batch + chunk.tokens
     compute = chunk.linear_flop * costs.linear_flop + batch * costs.token + chunk.attention_flop * costs.attention_flop
-    memory = weights_read_s(architecture, costs, tokens)
-    return jnp.maximum(memory, compute) + kv_s + chunk.reread_bytes * costs.kv_byte + costs.prefill_overhead + tokens * costs.exchange
+    weights = weights_s(architecture, costs, tokens, compute)
+    return weights + kv_s + chunk.reread_bytes * costs.kv_byte + costs.prefill_overhead + batch * costs.sequence + tokens * costs.exchange
 
 
 def prefill_s(system: System, plan: Plan, effects: Effects, schedule: Schedule, tokens: Array) -> Array:

@@ -1,0 +1,90 @@
+"""Rows predicted by profiles that were fitted without them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+from kvopt.calibration import fit as fitting
+from kvopt.calibration.fit import Design, routed
+from kvopt.calibration.folds import folds
+from kvopt.calibration.measurement import Measurement
+from kvopt.calibration.publish import rows_for_fit
+from objectives.serving.benchmark import Times
+from studies.evidence import LATENCY
+
+LONG = 16384  # tokens of prompt from which a row is said to be long
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """Errors of all readings: ln(predicted / measured), `(readings,)`."""
+
+    data: Design
+    error: np.ndarray
+
+    @property
+    def measurements(self) -> list[Measurement]:
+        """The measurement of each reading."""
+        return [self.data.measurements[case] for case in self.data.readings.case]
+
+    def of(self, quantity: str) -> np.ndarray:
+        """Which readings are of a column."""
+        return self.data.readings.quantity == quantity
+
+    @property
+    def max_load(self) -> np.ndarray:
+        """Which readings are of maximum load."""
+        return self.data.readings.reading == Times._fields.index("max_load_tokens_per_s")
+
+    @property
+    def long(self) -> np.ndarray:
+        """Which readings are of long prompts."""
+        return np.array([one.new + one.cached >= LONG for one in self.measurements])
+
+    @property
+    def mixture(self) -> np.ndarray:
+        """Which readings are of mixtures of experts."""
+        return np.array([routed(one) for one in self.measurements])
+
+
+@cache
+def fitted(path: Path = LATENCY) -> tuple[Design, fitting.Effects]:
+    """The rows of the evidence and the fit of all of them."""
+    measurements, _ = rows_for_fit(path)
+    data = fitting.design(measurements)
+    return data, fitting.fit(data)
+
+
+@cache
+def left_out(by: str, path: Path = LATENCY) -> LeftOut:
+    """Errors with each row's fold left out of the fit; `by`: see `kvopt.calibration.folds`, or `nothing`."""
+    data, effects = fitted(path)
+    if by == "nothing":
+        return LeftOut(data, np.asarray(fitting.residuals(fitting.log_parameters(effects, data), data), float))
+    return LeftOut(data, fitting.left_out(data, effects, folds(data.measurements, by)))
+
+
+def summary(error: np.ndarray) -> dict[str, float]:
+    """n, and the median and 90th percentile of the absolute error, and the median error, in percent; of ln(predicted / measured)."""
+    percent = 100 * np.expm1(error)
+    return {
+        "n": len(error),
+        "median %": float(np.median(np.abs(percent))),
+        "90th pct %": float(np.percentile(np.abs(percent), 90)),
+        "bias %": float(np.median(percent)),
+    }
+
+
+def rows_of(found: LeftOut, cases: Sequence[int]) -> dict[int, dict[str, float]]:
+    """Predicted values by case and column [s], of the cases asked for."""
+    wanted = set(cases)
+    values: dict[int, dict[str, float]] = {case: {} for case in wanted}
+    for case, quantity, log_value, error in zip(found.data.readings.case, found.data.readings.quantity, found.data.readings.log_value, found.error, strict=True):
+        if case in wanted:
+            values[int(case)][str(quantity)] = float(np.exp(log_value + error))
+    return values
