@@ -18,7 +18,9 @@ from kvopt.inputs.atoms import reduce_atoms
 from kvopt.inputs.evidence import Task
 from kvopt.inputs.hf_config import read_model
 from kvopt.inputs.model import ModelSpec
+from kvopt.inputs.profile import Profile
 from kvopt.inputs.quantities import LatencyTarget, parse_duration, parse_latency, parse_tokens
+from kvopt.inputs.reserves import reserves
 from kvopt.inputs.scenario import Scenario
 from kvopt.inputs.workload import WorkloadSpec, read_workload
 from objectives.goals import Targets
@@ -99,23 +101,21 @@ class Problem:
         return replace(self.model.checkpoint(weights.format), retained=np.float64(weights.retained))
 
     @cached_property
-    def profile(self) -> profile.Profile | None:
+    def profile(self) -> Profile | None:
         """The fitted profile in use; none at `peak` fidelity."""
         if self.scenario.fidelity == "peak":
             return None
         return self._profile(self.checkpoints[0])
 
-    def _profile(self, weights: Weights) -> profile.Profile:
+    def _profile(self, weights: Weights) -> Profile:
         routed = (self.model.experts or 1) > 1
         return profile.closest(self.accelerator, self.engine.generation, weights.format, self.model.id, routed)
 
     def system(self, weights: Weights | None = None) -> System:
         """Everything given, with one of the checkpoints (the first, unless said otherwise)."""
         weights = weights or self.checkpoints[0]
-        if self.scenario.fidelity == "peak":
-            efficiency = profile.peak()
-        else:
-            efficiency = self._profile(weights).efficiency(self.accelerator, profile.memory_fraction(self.engine))
+        theory = self.scenario.fidelity == "peak"
+        efficiency = profile.peak() if theory else self._profile(weights).efficiency(reserves(self.engine, self.accelerator))
         return System(
             architecture=self.architecture,
             accelerator=self.device(weights),

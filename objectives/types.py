@@ -112,6 +112,7 @@ class Efficiency:
     exposed_switch: Scalar  # share of the context-switch time in which the group computes nothing
     append_only: Scalar  # 1: only tokens new since the last parking go out; 0: the whole cache does
     memory_fraction: Scalar  # share of memory the engine may use
+    pool_fraction: Scalar  # share of what is then left that becomes the pool (TensorRT-LLM, LMDeploy: a share of free memory)
     context_bytes: Scalar  # [bytes] per GPU taken inside that share before any weight (non-torch memory, graphs), one rank
     parallel_bytes: Scalar  # [bytes] the same, added when more than one rank communicates
     sampler_bytes: Scalar  # [bytes] per sequence and vocabulary entry, activation peak of the sampler

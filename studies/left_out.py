@@ -15,17 +15,18 @@ from kvopt.calibration.folds import folds
 from kvopt.calibration.measurement import Measurement
 from kvopt.calibration.publish import rows_for_fit
 from objectives.serving.benchmark import Times
-from studies.evidence import LATENCY
+from studies.evidence import LATENCY, table
 
 LONG = 16384  # tokens of prompt from which a row is said to be long
 
 
 @dataclass(frozen=True)
 class LeftOut:
-    """Errors of all readings: ln(predicted / measured), `(readings,)`."""
+    """Errors of all readings: ln(predicted / measured), `(readings,)`; `listed`: those of rows that the collection itself marks for fitting."""
 
     data: Design
     error: np.ndarray
+    listed: np.ndarray
 
     @property
     def measurements(self) -> list[Measurement]:
@@ -64,9 +65,13 @@ def fitted(path: Path = LATENCY) -> tuple[Design, fitting.Effects]:
 def left_out(by: str, path: Path = LATENCY) -> LeftOut:
     """Errors with each row's fold left out of the fit; `by`: see `kvopt.calibration.folds`, or `nothing`."""
     data, effects = fitted(path)
+    marked = {row.line for row in table(path).rows if row.text("use_for_fit") != "0"}
+    listed = np.array([one.line in marked for one in data.measurements])[data.readings.case]
     if by == "nothing":
-        return LeftOut(data, np.asarray(fitting.residuals(fitting.log_parameters(effects, data), data), float))
-    return LeftOut(data, fitting.left_out(data, effects, folds(data.measurements, by)))
+        error = np.asarray(fitting.residuals(fitting.log_parameters(effects, data), data), float)
+    else:
+        error = fitting.left_out(data, effects, folds(data.measurements, by))
+    return LeftOut(data, error, listed)
 
 
 def summary(error: np.ndarray) -> dict[str, float]:
@@ -84,7 +89,8 @@ def rows_of(found: LeftOut, cases: Sequence[int]) -> dict[int, dict[str, float]]
     """Predicted values by case and column [s], of the cases asked for."""
     wanted = set(cases)
     values: dict[int, dict[str, float]] = {case: {} for case in wanted}
-    for case, quantity, log_value, error in zip(found.data.readings.case, found.data.readings.quantity, found.data.readings.log_value, found.error, strict=True):
+    read = found.data.readings
+    for case, quantity, log_value, error in zip(read.case, read.quantity, read.log_value, found.error, strict=True):
         if case in wanted:
             values[int(case)][str(quantity)] = float(np.exp(log_value + error))
     return values

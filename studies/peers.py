@@ -17,11 +17,11 @@ QUESTION = "How far are kvopt and aiconfigurator from measured TTFT and TPOT, ea
 COLUMNS = {"ttft_s": "aic_predicted_ttft_ms", "tpot_ms": "aic_predicted_tpot_ms"}
 
 
-def run(out: Path | None = None) -> StudyResult:
-    """One row per accelerator and engine, dense models and mixtures apart; rows whose precision is not known are left out."""
-    found = left_out("settings")
+def run(out: Path | None = None, path: Path = LATENCY) -> StudyResult:
+    """One row per accelerator and engine, dense models and mixtures apart; rows whose precision is not known are left out. `path`: the measurements."""
+    found = left_out("settings", path)
     case_of = {one.line: case for case, one in enumerate(found.data.measurements)}
-    by_id = {row.text("source_id"): case_of[row.line] for row in table(LATENCY).rows if row.text("source_id") and row.line in case_of}
+    by_id = {row.text("source_id"): case_of[row.line] for row in table(path).rows if row.text("source_id") and row.line in case_of}
     pairs = []
     unknown, missing = 0, 0
     for row in table(AICONFIGURATOR).rows:

@@ -48,9 +48,9 @@ class Pick:
     certain: bool  # only one choice was right and no other near: nothing to decide
 
 
-def run(out: Path | None = None) -> StudyResult:
-    """One row per accelerator and engine, kvopt beside aiconfigurator where it has predictions for the whole group."""
-    found = settings()
+def run(out: Path | None = None, path: Path = LATENCY) -> StudyResult:
+    """One row per accelerator and engine, kvopt beside aiconfigurator where it has predictions for the whole group. `path`: the measurements."""
+    found = settings(path)
     ours = picks(found, lambda one: one.predicted)
     peers = {group for group, members in _groups(found).items() if all(one.peer for one in members)}
     with_peer = [one for one in found if one.group in peers]
@@ -71,11 +71,11 @@ def run(out: Path | None = None) -> StudyResult:
     return StudyResult(title=QUESTION, columns=tuple(rows[0]), rows=tuple(rows), notes=notes)
 
 
-def settings() -> list[Setting]:
-    """Every setting of the evidence that states or implies a throughput and a TPOT."""
-    found = left_out("settings")
+def settings(path: Path = LATENCY) -> list[Setting]:
+    """Every setting of the measurements that states or implies a throughput and a TPOT."""
+    found = left_out("settings", path)
     peers = {row.text("id"): row for row in table(AICONFIGURATOR).rows}
-    identity = {row.line: row.text("source_id") for row in table(LATENCY).rows}
+    identity = {row.line: row.text("source_id") for row in table(path).rows}
     data = found.data
     values = rows_of(found, range(len(data.measurements)))
     made = []

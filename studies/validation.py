@@ -11,6 +11,7 @@ import numpy as np
 from kvopt.calibration.measurement import Measurement
 from kvopt.inputs import profile
 from kvopt.inputs.hierarchy import group
+from studies.evidence import LATENCY
 from studies.left_out import LeftOut, left_out, summary
 from studies.result import StudyResult
 
@@ -19,11 +20,14 @@ QUANTITIES = {"prefill_s": "prefill", "e2e_s": "end to end", "tpot_ms": "decode,
 MODES = {"fitted": "nothing", "row left out": "row", "settings left out": "settings", "model left out": "model"}
 
 
-def run(out: Path | None = None, modes: str = ",".join(MODES)) -> StudyResult:
-    """One row per kind of reading and way of leaving rows out. `modes`: some of fitted, row left out, settings left out, model left out; comma between."""
+def run(out: Path | None = None, modes: str = ",".join(MODES), path: Path = LATENCY) -> StudyResult:
+    """One row per kind of reading and way of leaving rows out, of the measurements of `path`.
+
+    `modes`: some of fitted, row left out, settings left out, model left out; comma between.
+    """
     rows: list[dict[str, Any]] = []
     for mode in (name.strip() for name in modes.split(",")):
-        found = left_out(MODES[mode])
+        found = left_out(MODES[mode], path)
         for name, chosen in slices(found).items():
             if chosen.any():
                 rows.append({"rows": mode, "readings": name, **_numbers(found, chosen, mode)})
@@ -38,17 +42,19 @@ def run(out: Path | None = None, modes: str = ",".join(MODES)) -> StudyResult:
 
 def slices(found: LeftOut) -> Mapping[str, np.ndarray]:
     """Readings that are reported together."""
-    load, mixture = found.max_load, found.mixture
+    load, mixture, listed = found.max_load, found.mixture, found.listed
     hopper = np.array([one.accelerator.arch == "Hopper" for one in found.measurements])
     fp4 = np.array([one.weights == "nvfp4" for one in found.measurements])
     return {
-        "all": ~load,
-        **{label: found.of(quantity) & ~load for quantity, label in QUANTITIES.items()},
-        "prompts of 16K and more": found.long & ~load,
-        "mixtures of experts": mixture & ~load,
+        "all": listed & ~load,
+        **{label: listed & found.of(quantity) & ~load for quantity, label in QUANTITIES.items()},
+        "prompts of 16K and more": listed & found.long & ~load,
+        "mixtures of experts": listed & mixture & ~load,
         "maximum load, Hopper, dense": load & hopper & ~mixture,
         "maximum load, Blackwell FP4, dense": load & fp4 & ~mixture,
         "maximum load, mixtures of experts": load & mixture,
+        "serving sweeps of mixtures, TPOT": ~listed & found.of("tpot_ms"),
+        "serving sweeps of mixtures, TTFT": ~listed & found.of("ttft_s"),
     }
 
 

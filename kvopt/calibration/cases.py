@@ -131,13 +131,13 @@ def _case(one: Measurement, architecture: Architecture) -> tuple[System, Plan, E
     )
     # a reading that was not taken must still be a finite number
     new, output = max(one.new, 1.0), max(one.output, 1.0)
-    requests = Requests(*(np.float64(value) for value in (one.batch, new, one.cached, output, PARAMETERS["waves"].start, 0.0, one.stream)))
-    return system, plan, _effects(one.kv_bits), schedule, requests
+    requests: Any = map(np.float64, (one.batch, new, one.cached, output, PARAMETERS["waves"].start, 0.0, one.stream))
+    return system, plan, _effects(one.kv_bits), schedule, Requests(*requests)
 
 
-_ONE = np.ones(1)
+_ONE: Any = np.ones(1)
+_POINTS: Any = np.array([0.0, 1.0])
 _NOBODY = Workload(
-    weight=_ONE, prompt=_ONE, turns=_ONE, question=0 * _ONE, answer=_ONE, think_s=0 * _ONE, shared_prefix=0 * _ONE, reuse_tokens=np.array([0.0, 1.0]),
-    reuse_hits=np.zeros(2),
+    weight=_ONE, prompt=_ONE, turns=_ONE, question=0 * _ONE, answer=_ONE, think_s=0 * _ONE, shared_prefix=0 * _ONE, reuse_tokens=_POINTS,
+    reuse_hits=0 * _POINTS,
 )  # fmt: skip
-

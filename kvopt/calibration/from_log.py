@@ -19,6 +19,7 @@ from kvopt.inputs.model_names import resolve_measured
 from kvopt.validation.rows import Refusal
 
 GIB = 2.0**30
+ANOTHER_FORMAT = 0.15  # weights more apart than this are another model's, or in another format
 TOLERANCE = 0.05  # the log's memory and the accelerator's: more apart than this, it is another card
 
 
@@ -38,6 +39,8 @@ def calibrated(text: str, source: str, options: Mapping[str, str | None]) -> Cal
     notes = [f"{model.id} on {tp} x {accelerator.id}, vLLM {log.version or 'of unknown version'}; memory is of one GPU."]
     if seen is None:
         notes.append("Nothing written: the log does not state the GPU's memory (total_gpu_memory, Free memory on device, Requested memory).")
+    if log.weights_gib and abs(log.weights_gib * GIB / capacity.ledger.weights - 1) > ANOTHER_FORMAT:
+        notes.append("The weights are not those predicted: is this the model, and its weight format?")
     if capacity.warning:
         notes.append(f"{capacity.warning}.")
     return Calibrated(
@@ -117,14 +120,14 @@ def _beside(log: StartupLog, capacity: Capacity) -> list[tuple[str, float | None
     """(What, logged, predicted), GiB and counts."""
     ledger = capacity.ledger
     blocks = log.gpu_blocks
-    pool = capacity.pool_bytes / GIB
+    graphs = ledger.graphs or (capacity.outside.graphs if capacity.outside else 0.0)  # inside the budget, or beside it
     return [
         ("memory GiB", log.total_bytes / GIB if log.total_bytes else None, ledger.visible / GIB),
         ("weights GiB", log.weights_gib, ledger.weights / GIB),
         ("activations GiB", log.activation_gib, ledger.activation / GIB),
         ("non-torch GiB", log.non_torch_gib, ledger.non_torch / GIB),
-        ("CUDA graphs GiB", log.graphs_gib or log.graphs_estimated_gib, ledger.graphs / GIB),
-        ("pool GiB", log.kv_gib, pool),
+        ("CUDA graphs GiB", log.graphs_gib or log.graphs_estimated_gib, graphs / GIB),
+        ("pool GiB", log.kv_gib, capacity.pool_bytes / GIB),
         ("blocks", blocks, capacity.blocks),
         ("tokens", log.kv_tokens or (blocks * capacity.deployment.block_tokens if blocks else None), capacity.tokens),
         ("requests of full length", log.concurrency, capacity.concurrency),

@@ -100,7 +100,7 @@ def calibrated(found: Probe, on: Device, name: str | None = None) -> Calibrated:
             (what, f"{value:.4g} {unit}", "-" if share is None else f"{100 * share:.0f} %", shape) for what, value, unit, share, shape in rows
         ),
         notes=(
-            "best of several runs of plain JAX: an engine reaches less of the products and may read caches faster; `kvopt calibrate FILE` fits an engine",
+            "Best of several runs of plain JAX: an engine reaches less of the products and may read caches faster; kvopt calibrate FILE fits an engine.",
         ),
         data={"device": on.name, "measured": [dict(zip(("what", "value", "unit", "of_peak", "shape"), row, strict=True)) for row in rows]},
     )

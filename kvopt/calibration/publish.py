@@ -1,6 +1,6 @@
 """Fits all profiles to a file of measurements and writes what the catalog holds of them.
 
-    python -m kvopt.calibration.publish latency_points.csv kvopt/catalog/profiles/fitted.yaml
+python -m kvopt.calibration.publish latency_points.csv kvopt/catalog/profiles/fitted.yaml
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ Pairs = dict[str, dict[str, tuple[float, float]]]
 
 
 def rows_for_fit(path: Path) -> tuple[list[Measurement], list[str]]:
-    """The measurements of a file that are marked for fitting, with the source of each. What cannot be read is left out."""
+    """The measurements of a file that are marked for fitting (column `fitted`), with the source of each. What cannot be read is left out."""
     found, sources = [], []
     with path.open(newline="", encoding="utf-8") as file:
         for line, row in enumerate(csv.DictReader(file), start=2):
-            if row.get("use_for_fit", "1") != "1":
+            if row.get("fitted", "1") != "1":
                 continue
             try:
                 one = read(row, line)
@@ -52,7 +52,9 @@ def spread(data: Design, effects: Effects) -> tuple[Pairs, dict[str, np.ndarray]
 
     Evidence `model`: other rows of the same group and model were fitted; `group`: rows of the group with other models; `none`: no row of the group.
     """
-    errors = {name: -fitting.left_out(data, effects, folds(data.measurements, by)) for name, by in (("model", "row"), ("group", "model"), ("none", "group"))}
+    errors = {
+        name: -fitting.left_out(data, effects, folds(data.measurements, by)) for name, by in (("model", "row"), ("group", "model"), ("none", "group"))
+    }
     models: dict[str, set[str]] = collections.defaultdict(set)
     names = [group(one.accelerator.id, one.engine, one.weights) for one in data.measurements]
     for name, one in zip(names, data.measurements, strict=True):
@@ -110,7 +112,9 @@ def _nested() -> Any:
 
 def text(content: Mapping[str, Any]) -> str:
     """The file: one line a level or group."""
-    lines = ["# Written by `python -m kvopt.calibration.publish`: do not edit by hand. Units and meaning: kvopt/inputs/hierarchy.py, kvopt/inputs/profile.py."]
+    lines = [
+        "# Written by `python -m kvopt.calibration.publish`: do not edit by hand. Units and meaning: kvopt/inputs/hierarchy.py, kvopt/inputs/profile.py."
+    ]
     lines.append(f"source: {_line(content['source'])}")
     lines.append(f"start: {_line(content['start'])}")
     lines.append("effects:")

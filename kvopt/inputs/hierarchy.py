@@ -40,7 +40,9 @@ PARAMETERS = {
     "mfu_experts": Parameter("products of routed experts, share of the peak", "share", 0.4, (0.3, 0.15, 0.2, 0.3, 0.3, 0.2, 0.0, 0.2), True),
     "mbu": Parameter("reading weights, share of the memory bandwidth", "share", 0.85, (0.1, 0.08, 0.05, 0.05, 0.06, 0.06, 0.0, 0.06), True),
     "mbu_kv": Parameter("reading the cache, share of the memory bandwidth", "share", 0.8, (0.1, 0.08, 0.05, 0.05, 0.0, 0.0, 0.0, 0.06), True),
-    "unhidden": Parameter("of reading and multiplying weights, share of the shorter that shows", "share", 0.1, (0.5, 0, 0.3, 0.5, 0.5, 0, 0, 0.3), True),
+    "unhidden": Parameter(
+        "of reading and multiplying weights, share of the shorter that shows", "share", 0.1, (0.5, 0, 0.3, 0.5, 0.5, 0, 0, 0.3), True
+    ),
     "ramp_tokens": Parameter("tokens by which dense products are rounded up", "tokens", 60.0, (0.5, 0.3, 0.3, 0.4, 0.4, 0.0, 0.0, 0.3)),
     "expert_ramp_tokens": Parameter("the same for each routed expert that is touched", "tokens", 8.0, (0.5, 0.3, 0.3, 0.4, 0.4, 0.0, 0.0, 0.3)),
     "prefill_layer_s": Parameter("per layer of a step with prompt tokens", "s", 80e-6, _OVERHEAD),

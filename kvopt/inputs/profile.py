@@ -5,7 +5,7 @@ The fit is `kvopt/catalog/profiles/fitted.yaml`, written by `python -m kvopt.cal
 
 from __future__ import annotations
 
-import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 
@@ -14,17 +14,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from kvopt import catalog
 from kvopt.inputs.accelerator import AcceleratorSpec
-from kvopt.inputs.engine import EngineSpec
-from kvopt.inputs.hierarchy import FACTORS, PARAMETERS, composed, levels, natural
+from kvopt.inputs.hierarchy import PARAMETERS, composed, levels, natural
 from kvopt.inputs.sourced import checked
 from objectives.types import Efficiency
 
-GIB = 2.0**30
-SAMPLER_BYTES = 14.15  # per sequence and vocabulary entry: slope of the sampler's peak in vLLM >= 0.17 start-up logs (Qwen3-14B: 2.23 GiB at 1024)
-ACTIVATION_BYTES = 2.0  # 16-bit activations: vLLM logs of Llama-3.1-8B, 110.6 kB per token = 2 B * (3 * 14336 + 3 * 4096)
-CONTEXT_GIB, GRAPHS_GIB, SAMPLER_BASE_GIB = 0.25, 0.5, 0.18  # per GPU, vLLM >= 0.21 start-up logs, medians
-PARALLEL_GIB = {True: 1.85, False: 0.15}  # more per GPU of a group: with NVLink-class links, over PCIe (2.1 and 0.4 in all)
-MEMORY_SD_GIB = 0.5  # half a GiB more covers 95 % of 57 logs of vLLM >= 0.17
 HOST_LINK = 0.65  # share of the nominal link that engine-level offload reaches: LMCache 41-44 GB/s of 64, a DRAM hit on H20 40
 ONE_SIDED = 1.645  # standard deviations of a normal between the middle and its 95 % quantile
 BENCHMARK_ONLY = ("waves", "ahead")  # parameters that say how benchmarks are run
@@ -77,29 +70,25 @@ class Profile:
     decode_log_sd: float  # the same, decode and TPOT
     host_link: float = HOST_LINK
 
-    def efficiency(self, accelerator: AcceleratorSpec, memory_fraction: float) -> Efficiency:
-        """The profile as the mathematics takes it, float64 leaves; memory reserves as vLLM's start-up logs show them."""
-        linked = bool(accelerator.scaleup_link) and "pcie" not in accelerator.scaleup_link.lower()
+    def efficiency(self, memory: Mapping[str, float]) -> Efficiency:
+        """The profile as the mathematics takes it, float64 leaves; `memory`: what the engine keeps from the caches (`kvopt.inputs.reserves`)."""
         values = {
             **{name: figure.value for name, figure in self.figures.items() if name not in BENCHMARK_ONLY},
             "host_link": self.host_link,
             "exposed_switch": 0.0,  # connectors copy while the group computes; the request that waits for its cache still waits
             "append_only": 1.0,
-            "memory_fraction": memory_fraction,
-            "context_bytes": (CONTEXT_GIB + GRAPHS_GIB + SAMPLER_BASE_GIB) * GIB,
-            "parallel_bytes": PARALLEL_GIB[linked] * GIB,
-            "sampler_bytes": SAMPLER_BYTES,
-            "activation_bytes": ACTIVATION_BYTES,
             "prefill_log_sd": self.prefill_log_sd,
             "decode_log_sd": self.decode_log_sd,
-            "memory_sd_bytes": MEMORY_SD_GIB * GIB,
+            **memory,
         }
         return Efficiency(**{name: np.float64(value) for name, value in values.items()})
 
 
 def peak() -> Efficiency:
     """The theory of arXiv 2405.08944: every peak reached, no overheads, communication free, context switches exposed and whole."""
-    ones = dict.fromkeys(("mfu", "mfu_attention", "mbu", "mbu_kv", "mfu_experts", "host_link", "exposed_switch", "memory_fraction"), 1.0)
+    ones = dict.fromkeys(
+        ("mfu", "mfu_attention", "mbu", "mbu_kv", "mfu_experts", "host_link", "exposed_switch", "memory_fraction", "pool_fraction"), 1.0
+    )
     zeros = {name: 0.0 for name in Efficiency.__dataclass_fields__ if name not in ones}
     return Efficiency(**{name: np.float64(value) for name, value in {**zeros, **ones, "allreduce": 1e12}.items()})
 
@@ -163,10 +152,3 @@ def _measured(profile: Profile, accelerator: AcceleratorSpec) -> Profile:
         decode_log_sd=stated.get("decode_log_sd", profile.decode_log_sd),
         host_link=stated.get("host_link", profile.host_link),
     )
-
-
-def memory_fraction(engine: EngineSpec) -> float:
-    """Share of all memory that the engine takes for weights, activations and caches; 0.9 where it computes it itself."""
-    return engine.memory.share if engine.memory.share is not None and engine.memory.base == "total memory" else 0.9
-
-

@@ -21,7 +21,7 @@ ROUNDS = 3  # of the fixed point between time per output token and the share of 
 class Requests(NamedTuple):
     """The requests of a benchmark, all alike. Scalars."""
 
-    count: Array  # prompts in a batch, or clients that ask again as soon as they are answered
+    count: Array  # type: ignore[assignment]  # prompts in a batch, or clients that ask again as soon as they are answered
     new: Array  # [tokens] of a prompt that are prefilled
     cached: Array  # [tokens] before them, found in the cache
     output: Array  # [tokens] decoded

@@ -25,14 +25,14 @@ def reserved_bytes(system: System, schedule: Schedule) -> Array:
 
 
 def kv_pool_bytes(system: System, schedule: Schedule, z: Array | float = 0.0) -> Array:
-    """[bytes] for caches on one group of `tensor_parallel` GPUs: memory * fraction - weights - reserve, lowered by z standard deviations.
+    """[bytes] for caches on one group of `tensor_parallel` GPUs: a share of (memory * fraction - weights - reserve), lowered by z standard deviations.
 
     A pipeline of p stages is p such groups that hold the weights once: each carries 1/p of them.
     """
     efficiency, ranks = system.efficiency, schedule.tensor_parallel
     usable = efficiency.memory_fraction * system.accelerator.memory_bytes - reserved_bytes(system, schedule) - z * efficiency.memory_sd_bytes
     held = weight_bytes(system.architecture, system.checkpoint, schedule.attention_data_parallel)
-    return ranks * usable - held / schedule.pipeline_parallel
+    return efficiency.pool_fraction * (ranks * usable - held / schedule.pipeline_parallel)
 
 
 def concurrency(system: System, plan: Plan, effects: Effects, schedule: Schedule, tokens: Array) -> Array:

@@ -1,6 +1,6 @@
 """Makes the committed tables of measurements from the collected evidence: the columns that are read, what notes say as columns, nothing else.
 
-    python -m studies.evidence.condense FOLDER_OF_EVIDENCE
+python -m studies.evidence.condense FOLDER_OF_EVIDENCE
 """
 
 from __future__ import annotations
@@ -18,12 +18,49 @@ Cells = Mapping[str, str]
 
 MEASURED = ("prefill_s", "ttft_s", "tpot_ms", "throughput_tok_s", "e2e_s")
 LATENCY_COLUMNS = (
-    *("id", "model", "gpu", "num_gpus", "tp", "pp", "engine", "version", "weight_dtype", "kv_dtype", "prompt_len", "cached_len", "output_len", "batch"),
-    *("kind", "stream_interval", *MEASURED, "throughput_basis", "use_for_fit", "source", "source_id"),
+    *(
+        "id",
+        "model",
+        "gpu",
+        "num_gpus",
+        "tp",
+        "pp",
+        "engine",
+        "version",
+        "weight_dtype",
+        "kv_dtype",
+        "prompt_len",
+        "cached_len",
+        "output_len",
+        "batch",
+    ),
+    *("kind", "stream_interval", *MEASURED, "throughput_basis", "use_for_fit", "fitted", "source", "source_id"),
 )
 CAPACITY_COLUMNS = (
-    *("row_id", "engine", "engine_version", "engine_era", "model", "gpu", "gpu_count", "tp", "pp", "parallel_note", "weights_quant", "activation_dtype"),
-    *("kv_cache_dtype", "mem_fraction", "max_model_len", "block_size", "max_num_batched_tokens", "max_num_seqs", "enforce_eager", "gpu_total_gib_logged"),
+    *(
+        "row_id",
+        "engine",
+        "engine_version",
+        "engine_era",
+        "model",
+        "gpu",
+        "gpu_count",
+        "tp",
+        "pp",
+        "parallel_note",
+        "weights_quant",
+        "activation_dtype",
+    ),
+    *(
+        "kv_cache_dtype",
+        "mem_fraction",
+        "max_model_len",
+        "block_size",
+        "max_num_batched_tokens",
+        "max_num_seqs",
+        "enforce_eager",
+        "gpu_total_gib_logged",
+    ),
     *("kv_cache_gib_logged", "kv_blocks_logged", "kv_tokens", "max_concurrency_logged", "fully_specified", "source", "notes"),
 )
 PEER_COLUMNS = ("id", "precision", "aic_predicted_ttft_ms", "aic_predicted_tpot_ms")
@@ -48,7 +85,7 @@ def latency(row: Cells) -> dict[str, str] | None:
         "cached_len": cached.group(1) if cached else "",
         "pp": stages.group(1) if stages else "",
         "stream_interval": interval,
-        "use_for_fit": "1" if row["use_for_fit"] == "1" or _mixture_sweep(row) else "0",
+        "fitted": "1" if row["use_for_fit"] == "1" or _mixture_sweep(row) else "0",
         "source_id": identity.group(1) if identity else "",
     }
 

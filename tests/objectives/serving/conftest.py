@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 
 from kvopt.inputs import profile
+from kvopt.inputs.engine import load as load_engine
+from kvopt.inputs.reserves import reserves
 from kvopt.inputs.accelerator import read_accelerator
 from kvopt.inputs.hf_config import read_catalog
 from objectives.types import Cuts, Effects, Efficiency, Plan, Schedule, System, Workload
@@ -73,10 +75,10 @@ def system(
     )
 
 
-def calibrated(accelerator: str, engine: str = "vllm", weights: str = "bf16") -> Efficiency:
-    """The fitted profile that an accelerator gets."""
+def calibrated(accelerator: str, engine: str = "vllm", weights: str = "bf16", routed: bool = False) -> Efficiency:
+    """The fitted profile that an accelerator gets, of dense models or of mixtures of experts."""
     device = read_accelerator(accelerator)
-    return profile.closest(device, engine, weights).efficiency(device, 0.9)
+    return profile.closest(device, engine, weights, routed=routed).efficiency(reserves(load_engine(engine), device))
 
 
 @pytest.fixture(scope="session")
