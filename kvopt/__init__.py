@@ -22,13 +22,15 @@ if TYPE_CHECKING:
     from kvopt.inputs.scenario import Scenario as Scenario
     from kvopt.results import Result as Result
     from kvopt.results import load as load
+    from kvopt.simulation.verb import simulate as simulate
 
-__all__ = ["BadInput", "Result", "Scenario", "analyze", "evaluate", "load", "optimize", "pareto", "sensitivity"]
+__all__ = ["BadInput", "Result", "Scenario", "analyze", "evaluate", "load", "optimize", "pareto", "sensitivity", "simulate"]
 
 _HOMES = {
     **dict.fromkeys(("analyze", "evaluate", "optimize", "pareto", "sensitivity"), "kvopt.api"),
     **dict.fromkeys(("Result", "load"), "kvopt.results"),
     "Scenario": "kvopt.inputs.scenario",
+    "simulate": "kvopt.simulation.verb",
 }
 
 

@@ -10,21 +10,19 @@ from typing import Any
 import moocore
 import numpy as np
 
-from kvopt import describe
+from kvopt import describe, named
 from kvopt.errors import BadInput, unknown
 from kvopt.infeasible import explain, weights_do_not_fit
 from kvopt.inputs.choice import MethodChoice
 from kvopt.inputs.scenario import Scenario
 from kvopt.metrics import assess
-from kvopt.plans import from_plan, named_methods
+from kvopt.plans import from_plan
 from kvopt.problem import Problem, resolve
 from kvopt.results import Result
 from kvopt.search import best as search
 from kvopt.search.best import Point
-from kvopt.search.deployments import Deployment, divisors, fates
 from kvopt.search.elasticity import elasticities
 from kvopt.search.evaluate import GOALS
-from kvopt.search.grid import PREFIX_STEPS
 from kvopt.search.lanes import Choice, memory_left
 from kvopt.search.pipeline import Progress
 from kvopt.search.solve import Solved, at_latencies, least_broken, solve, vector
@@ -33,7 +31,6 @@ LATENCIES = 6  # limits between the least latency found and the best plan's, at 
 OBJECTIVES = ("sessions_per_gpu_hour", "accuracy_retained")
 FRONT_FLOOR = 0.5  # a front that trades accuracy is drawn down to half of it
 FRONT_POINTS = 60
-RESIDENT = 21  # shares of resident idle caches that analyze tries
 
 
 def analyze(scenario: Scenario | None = None, **fields: Any) -> Result:
@@ -42,44 +39,40 @@ def analyze(scenario: Scenario | None = None, **fields: Any) -> Result:
     Takes the scenario's fields by name. Raises `BadInput`; infeasible is a result with `feasible` false.
     """
     problem = _problem(scenario, fields)
-    chosen, fixed = named_methods(problem.scenario.methods) if problem.scenario.methods else (MethodChoice(), {})
-    grouped, weights = _analyzed(problem), problem.checkpoints[0]
+    chosen, fixed = named.methods(problem)
+    grouped, weights = named.groupings(problem), problem.checkpoints[0]
     if np.isnan(float(problem.architecture.parameters)):
         return _unknown_size(problem, Choice(grouped[0], weights, chosen), fixed)
     if memory_left(problem, grouped, weights).max() <= 0:
         return _does_not_fit(problem, "analyze", Choice(grouped[0], weights, chosen), fixed)
-    prefixes = np.linspace(0, float(problem.sessions.reuse_tokens[-1]), PREFIX_STEPS) if problem.keeps_prefixes else [0.0]
-    cases = [
-        (Choice(deployment, weights, chosen), vector(problem, fixed, resident, prefix))
-        for deployment in grouped
-        for resident in (np.linspace(0, 1, RESIDENT) if problem.keeps_idle_caches else [0.0])
-        for prefix in prefixes
-    ]
-    x, states = assess(problem, [case[0] for case in cases], np.array([case[1] for case in cases]))
-    found = [Point(choice, settings, state) for (choice, _), settings, state in zip(cases, x, states, strict=True)]
-    feasible = [point for point in found if point.feasible]
-    if feasible:
-        answer = max(feasible, key=lambda point: float(point.state.values["sessions_per_gpu_hour"]))
-    else:
-        answer = min(found, key=lambda point: float(np.nanmax(np.asarray(point.state.broken))))
+    answer = named.best_case(problem)
     data = {"scenario": describe.scenario(problem), **describe.describe(problem, answer)}
-    if not feasible:
+    if not answer.feasible:
         data["infeasible"] = explain(problem, answer)
-    return Result("analyze", data, problem.warnings, bool(feasible))
+    return Result("analyze", data, problem.warnings, answer.feasible)
 
 
-def optimize(scenario: Scenario | None = None, objective: str = "sessions_per_gpu_hour", progress: Progress | None = None, **fields: Any) -> Result:
+def optimize(
+    scenario: Scenario | None = None, objective: str = "sessions_per_gpu_hour", verify: bool = False, progress: Progress | None = None, **fields: Any
+) -> Result:
     """The plan that the engine can run today and that serves most, beside the uncompressed baseline and the research optimum.
 
     `objective`: one of `sessions_per_gpu_hour`, `users_per_gpu`, `output_tokens_per_gpu_s`, `cost_per_session_usd`, `energy_per_session_j`, `ttft_s`, `tpot_s`,
-    `accuracy_retained`. Raises `BadInput`; infeasible is a result with `feasible` false.
+    `accuracy_retained`. `verify`: the deployable plan is simulated as well, at the load it is recommended for (`verification` in the result).
+    Raises `BadInput`; infeasible is a result with `feasible` false.
     """
     problem = _problem(scenario, fields)
     _check(problem, [objective])
     report = progress or (lambda phase, share: None)
     solved = solve(problem, objective, report)
     report("elasticities", 0.9)
-    return _answer(problem, solved, objective)
+    answer = _answer(problem, solved, objective)
+    if verify and solved.answer is not None:
+        from kvopt.simulation.verb import verified
+
+        report("simulation", 0.95)
+        answer.data["verification"] = verified(problem, solved.answer)
+    return answer
 
 
 def pareto(
@@ -195,19 +188,10 @@ def _lowered(problem: Problem, objectives: Sequence[str]) -> Problem:
     return dataclasses.replace(problem, scenario=problem.scenario.model_copy(update={"accuracy_floor": floor}))
 
 
-def _analyzed(problem: Problem) -> list[Deployment]:
-    """The groupings that analyze looks at: one width, every fate of idle caches."""
-    scenario = problem.scenario
-    pp = scenario.pp or 1
-    widths = [d for d in divisors(scenario.gpus // pp) if problem.model.query_heads % d == 0] if problem.engine.parallelism.tensor else [1]
-    tp = scenario.tp or max(widths)
-    return [Deployment(tp, pp, scenario.gpus // (tp * pp), park=park) for park in fates(problem)]
-
-
 def _answer(problem: Problem, solved: Solved, objective: str) -> Result:
     """The object that optimize prints."""
     if solved.candidates is None:
-        return _does_not_fit(problem, "optimize", Choice(_analyzed(problem)[0], problem.checkpoints[0], MethodChoice()), {})
+        return _does_not_fit(problem, "optimize", Choice(named.groupings(problem)[0], problem.checkpoints[0], MethodChoice()), {})
     closest = least_broken(problem, solved.candidates.choices) if solved.answer is None else None
     bare = solved.baseline or least_broken(problem, solved.plain or solved.candidates.choices)
     shown = [solved.answer or closest, bare, *([solved.research] if solved.research else [])]

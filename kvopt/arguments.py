@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from kvopt.catalog import KINDS, read_yaml
 from kvopt.errors import BadInput, unknown
 from kvopt.inputs.scenario import Scenario
+from kvopt.simulation.traffic import OPTIONS
 
 VERBS = {
     "analyze": "what one plan gives: uncompressed, or with --methods",
     "optimize": "the plan that serves most within memory, latency targets and accuracy floor",
     "pareto": "the front of plans over two or three objectives, and the best plan on it",
+    "simulate": "what a plan gives when every step is played: latency percentiles, throughput, preemptions, beside the closed form",
     "sensitivity": "what one percent more of each input is worth to the best plan",
+    "validate": "how far predictions lie from your own measurements: KIND is latency or capacity",
+    "calibrate": "an accelerator file from your own measurements, a vLLM log, a benchmark's result, or a probe of this machine",
     "catalog": "what kvopt knows: models, accelerators, methods, engines, workloads, profiles",
     "study": "named questions: list, or run NAME|FILE.yaml",
     "cache": "clear: forget compiled programs",
 }
-QUESTIONS = ("analyze", "optimize", "pareto", "sensitivity")
+QUESTIONS = ("analyze", "optimize", "pareto", "simulate", "sensitivity")
 
 
 class Parser(argparse.ArgumentParser):
@@ -46,6 +50,8 @@ def parser() -> Parser:
     verbs = top.add_subparsers(dest="verb", metavar="VERB", parser_class=Parser)
     for verb in QUESTIONS:
         _question(verbs.add_parser(verb, help=VERBS[verb], description=VERBS[verb], allow_abbrev=False), verb)
+    _validate(verbs.add_parser("validate", help=VERBS["validate"], description=VERBS["validate"], allow_abbrev=False))
+    _calibrate(verbs.add_parser("calibrate", help=VERBS["calibrate"], description=VERBS["calibrate"], allow_abbrev=False))
     catalog = verbs.add_parser("catalog", help=VERBS["catalog"], allow_abbrev=False)
     catalog.add_argument("what", choices=KINDS)
     catalog.add_argument("id", nargs="?", help="show this entry")
@@ -68,6 +74,11 @@ def _question(verb: argparse.ArgumentParser, name: str) -> None:
         )
     if name == "optimize":
         verb.add_argument("--objective", default="sessions_per_gpu_hour", metavar="X", help="what to optimise (default sessions_per_gpu_hour)")
+        verb.add_argument("--verify", action="store_true", help="simulate the plan: whether it holds its latency targets at the 95th percentile")
+    if name == "simulate":
+        for option, said in OPTIONS.items():
+            verb.add_argument(f"--{option.replace('_', '-')}", dest=option, metavar="X", default=None, help=said)
+        verb.add_argument("--plan", metavar="DIR", help="a run folder whose plan is simulated (default: the plan of analyze)")
     if name == "pareto":
         verb.add_argument(
             "--objectives",
@@ -77,6 +88,29 @@ def _question(verb: argparse.ArgumentParser, name: str) -> None:
         )
     verb.add_argument("--config", metavar="FILE.yaml", help="fields of the scenario; the command line goes before it")
     verb.add_argument("--out", metavar="DIR", help="folder for the results")
+    verb.add_argument("--json", action="store_true", help="print one JSON object to standard output and nothing else there")
+
+
+def _validate(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("kind", metavar="KIND", help="latency or capacity: what was measured")
+    verb.add_argument("file", metavar="FILE.csv", help="the measurements, one a row, with a header")
+    verb.add_argument("--predictions", metavar="OUT.csv", help="the file's own rows with predicted, lower and upper values of each quantity")
+    verb.add_argument("--confidence", metavar="C", default="0.5", help="0.5 predicts the middle (default), 0.9 what a plan would quote")
+    verb.add_argument("--json", action="store_true", help="print one JSON object to standard output and nothing else there")
+
+
+def _calibrate(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument(
+        "file", metavar="FILE", nargs="?", help="a CSV of measurements, a vLLM start-up log, or the JSON of vllm bench serve --save-result"
+    )
+    verb.add_argument("--probe", action="store_true", help="measure the device that JAX uses on this machine, in about a minute")
+    verb.add_argument("--accelerator", metavar="X", help="catalog id or file: what the file was measured on, where it does not say")
+    verb.add_argument("--model", metavar="X", help="catalog id or config.json, where the file does not say")
+    verb.add_argument("--tp", metavar="N", help="tensor-parallel GPUs, where the file does not say")
+    verb.add_argument("--engine", metavar="X", help="engine, where the file does not say")
+    verb.add_argument("--name", metavar="NAME", help="name of the accelerator in the file written")
+    verb.add_argument("--out", metavar="FILE.yaml", help="the accelerator file to write (default: named after FILE or the device)")
+    verb.add_argument("--force", action="store_true", help="write over a file that is there")
     verb.add_argument("--json", action="store_true", help="print one JSON object to standard output and nothing else there")
 
 
@@ -92,7 +126,19 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
 
 def scenario(arguments: argparse.Namespace) -> Scenario:
     """The question asked: command line before file before default. Raises `BadInput`."""
+    return Scenario.of(**{name: value for name, value in _written(arguments, Scenario.model_fields).items() if not _is_option(arguments, name)})
+
+
+def options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What `simulate` is asked besides the scenario: command line before file."""
+    return {name: value for name, value in _written(arguments, OPTIONS).items() if name in OPTIONS}
+
+
+def _is_option(arguments: argparse.Namespace, name: str) -> bool:
+    return arguments.verb == "simulate" and name in OPTIONS
+
+
+def _written(arguments: argparse.Namespace, names: Iterable[str]) -> dict[str, Any]:
     fields: dict[str, Any] = read_yaml(Path(arguments.config), "config") if arguments.config else {}
     fields = {str(name).replace("-", "_"): value for name, value in fields.items()}
-    fields |= {name: value for name in Scenario.model_fields if (value := getattr(arguments, name)) is not None}
-    return Scenario.of(**fields)
+    return fields | {name: value for name in names if (value := getattr(arguments, name)) is not None}

@@ -50,7 +50,13 @@ def _run(asked: Any) -> int:
         shutil.rmtree(cache_folder(), ignore_errors=True)
         print(f"cleared {cache_folder()}")
         return 0
+    if asked.verb == "validate":
+        return _validate(asked)
     keep_compiled()
+    if asked.verb == "calibrate":
+        from kvopt.calibration.verb import run
+
+        return run(asked)
     gc.set_threshold(
         100_000, 50, 50
     )  # tracing makes objects by the million and little garbage: the default spends a tenth of the time looking for it
@@ -95,9 +101,15 @@ def _question(asked: Any) -> int:
         if asked.verb == "analyze":
             result = api.analyze(scenario)
         elif asked.verb == "optimize":
-            result = api.optimize(scenario, objective=asked.objective, progress=progress)
+            result = api.optimize(scenario, objective=asked.objective, verify=asked.verify, progress=progress)
         elif asked.verb == "pareto":
             result = api.pareto(scenario, objectives=[name.strip() for name in asked.objectives.split(",")], progress=progress)
+        elif asked.verb == "simulate":
+            from kvopt.results import load
+            from kvopt.simulation.verb import simulate
+
+            saved = load(asked.plan).data if asked.plan else {}
+            result = simulate(scenario, plan=(saved.get("answer") or saved).get("plan"), **arguments.options(asked))
         else:
             result = api.sensitivity(scenario, progress=progress)
     for warning in result.warnings:
@@ -113,7 +125,8 @@ def _question(asked: Any) -> int:
         from kvopt.results import kept_runs
 
         result.save(kept_runs(folder))
-        save_all(result, folder)
+        if result.kind != "simulate":  # a simulation has no picture
+            save_all(result, folder)
         print(f"written to {folder}", file=sys.stderr if asked.json else sys.stdout)
     return 0 if result.feasible else 1
 
@@ -163,6 +176,26 @@ def _catalog(asked: Any) -> int:
     for name, entry in zip(catalog.ids(asked.what), entries, strict=True):
         table.add_row(name, str(entry.get("about") or entry.get("description") or entry.get("name") or ""))
     Console().print(table)
+    return 0
+
+
+def _validate(asked: Any) -> int:
+    from kvopt.validation.report import show
+    from kvopt.validation.run import validate
+
+    try:
+        confidence = float(asked.confidence)
+    except ValueError:
+        raise BadInput("confidence", asked.confidence, "must be a number above 0 and below 1") from None
+    result = validate(asked.kind, asked.file, confidence)
+    if asked.predictions is not None:
+        result.write_predictions(asked.predictions)
+    if asked.json:
+        print(result.to_json())
+    else:
+        show(result, Console(soft_wrap=False))
+        if asked.predictions is not None:
+            print(f"written to {asked.predictions}")
     return 0
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from kvopt.engine_capacity import engine_capacity
 from kvopt.metrics import bottleneck, constraint_rows, metrics
 from kvopt.plans import to_plan
 from kvopt.problem import Problem
@@ -37,15 +38,17 @@ def describe_all(problem: Problem, found: Sequence[Point]) -> list[dict[str, Any
     if not found:
         return []
     rows = metrics(problem, [point.choice for point in found], np.array([point.x for point in found]), [point.state for point in found])
+    plans = [to_plan(problem, point.choice, point.x) for point in found]
     return [
         {
-            "plan": to_plan(problem, point.choice, point.x),
+            "plan": plan,
             "metrics": row,
             "constraints": constraint_rows(point.state),
             "bottleneck": bottleneck(point.state, point.choice),
             "evidence": evidence(problem, point),
+            "engine_capacity": engine_capacity(problem, plan, row["kv_bytes_per_session"] or 0.0),
         }
-        for point, row in zip(found, rows, strict=True)
+        for point, plan, row in zip(found, plans, rows, strict=True)
     ]
 
 

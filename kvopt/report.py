@@ -41,6 +41,10 @@ def text(result: Result) -> str:
 
 def show(result: Result, console: Console) -> None:
     """Prints the report. Warnings are left to the caller, who may have printed them already."""
+    if result.kind == "simulate":
+        from kvopt.simulation.report import show as show_simulation
+
+        return show_simulation(result, console)
     scenario = result.data["scenario"]
     answer = result.data.get("answer") or result.data
     _line(console, f"{result.kind}: {wording.question(scenario)}", "bold")
@@ -54,6 +58,12 @@ def show(result: Result, console: Console) -> None:
         console.print()
         console.print(_metrics(answer, scenario, alone=result.kind == "analyze"))
         _line(console, f"\nWhat binds: {answer['bottleneck']}.")
+        if answer.get("engine_capacity"):
+            _line(console, _start_up(answer["engine_capacity"], scenario["engine"]))
+        if result.data.get("verification"):
+            from kvopt.simulation.report import verdict
+
+            _line(console, verdict(result.data["verification"], scenario))
     if "ledger" not in (answer.get("infeasible") or {}):
         console.print(_constraints(answer["constraints"], scenario))
     if result.kind == "sensitivity" and result.data.get("elasticities"):
@@ -102,6 +112,14 @@ def _settings(point: dict[str, Any], scenario: dict[str, Any]) -> str:
         wording.idle(plan, point["metrics"].get("users_thinking")),
     ]
     return ", ".join(part for part in parts if part) + "."
+
+
+def _start_up(capacity: dict[str, Any], engine: str) -> str:
+    """What the engine's log will say, and the second check: what lies outside its budget must fit too."""
+    ends = f"{capacity['tokens_lower']:,} to {capacity['tokens_upper']:,}"
+    at_once = f"{capacity['max_concurrency']:.1f} requests of {capacity['max_model_len']:,} tokens at once"
+    said = f"At start-up {engine} should print about {capacity['tokens']:,} tokens of cache per group (90 %: {ends}), {at_once}."
+    return f"{said} Beware: {capacity['warning']}." if capacity["warning"] else said
 
 
 def _rates(metrics: dict[str, Any]) -> str:

@@ -18,14 +18,14 @@ import yaml
 
 from kvopt.errors import BadInput
 
-PACKAGES = ("kvopt", "jax", "jaxlib", "optax", "numpy", "scipy", "moocore", "matplotlib")
+PACKAGES = ("kvopt", "jax", "jaxlib", "optax", "numpy", "scipy", "moocore", "matplotlib", "simpy")
 
 
 @dataclass(frozen=True)
 class Result:
     """What a verb found: the object that `--json` prints, and what a person should know beside it."""
 
-    kind: str  # analyze, optimize, pareto or sensitivity
+    kind: str  # analyze, optimize, pareto, simulate or sensitivity
     data: dict[str, Any]  # as `--json` prints it
     warnings: tuple[str, ...] = ()
     feasible: bool = True
@@ -41,6 +41,8 @@ class Result:
             return [_flat(point) for point in self.data["points"]]
         if self.kind == "sensitivity":
             return [{"input": name, **sides} for name, sides in self.data["elasticities"].items()]
+        if self.kind == "simulate":
+            return [{"figures": name, **_numbers(self.data[name])} for name in ("simulation", "closed_form", "ratio") if name in self.data]
         rows = [{"point": "answer", **_flat(self.data)}]
         if self.data.get("research", {}).get("plan"):
             rows.append({"point": "research", **_flat(self.data["research"])})
@@ -96,6 +98,14 @@ def _flat(point: dict[str, Any]) -> dict[str, Any]:
     plan = {name: "+".join(value) if isinstance(value, list) else value for name, value in (point.get("plan") or {}).items()}
     label = {"front": point["front"]} if "front" in point else {}
     return {**label, **plan, **point.get("metrics", {})}
+
+
+def _numbers(tree: dict[str, Any], before: str = "") -> dict[str, Any]:
+    """Nested numbers as one row, their names joined by dots."""
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        flat |= _numbers(value, f"{before}{name}.") if isinstance(value, dict) else {before + name: value}
+    return flat
 
 
 def table_text(rows: Iterable[dict[str, Any]]) -> str:

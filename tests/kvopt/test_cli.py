@@ -56,7 +56,7 @@ REFUSED = [
     ("analyze --contxt 4k", "--contxt: not known; did you mean --context"),
     ("analyze --contxt=4k", "--contxt: not known; did you mean --context"),
     ("analyze --context", "--context: expected one argument"),
-    ("analize", "analize: not known; did you mean analyze?"),
+    ("analize", "analize: not known; did you mean analyze"),
     ("catalog model", "model: not known; did you mean models"),
     ("cache wipe", "wipe: not known; one of clear"),
     ("analyze --config typo.yaml", "contxt: not known; did you mean context?"),

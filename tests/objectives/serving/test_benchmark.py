@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -29,29 +30,36 @@ Point = dict[str, Any]
 
 @dataclass(frozen=True)
 class Case:
-    """A model on two H100s. Each function is compiled once; a point is a factor on each of the fields above, or a value of `FIXED`."""
+    """A model on two H100s. A point is a factor on each of the fields above, or a value of `FIXED`."""
 
     system: System
     read: Callable[[Point], Times]
     slope: Callable[[Point, Point], Times]  # of every reading's logarithm, in a direction
 
 
-@pytest.fixture(scope="module", params=["meta-llama-3.1-70b", "mixtral-8x7b-v0.1"])
-def case(request: pytest.FixtureRequest, make: SimpleNamespace) -> Iterator[Case]:
-    with jax.enable_x64(True):
-        given = make.system(request.param, "h100-sxm", make.calibrated("h100-sxm", weights="fp8", routed=request.param.startswith("mixtral")))
+@pytest.fixture(scope="module")
+def compiled(make: SimpleNamespace) -> tuple[Any, Any]:
+    """`Case.read` and `Case.slope` of any system: two programs for all models."""
 
-        def read(point: Point) -> Times:
-            one = lambda tree, names: replace(tree, **{name: getattr(tree, name) * point[name] for name in names})  # noqa: E731
-            system = replace(given, efficiency=one(given.efficiency, (*SHARES, *ADDED)), accelerator=one(given.accelerator, CARD))
-            schedule = make.schedule(tensor_parallel=2.0, chunk=1024.0 * point["chunk"])
-            requests = Requests(*(point[name] for name in Requests._fields))
-            return benchmark.times(system, one(make.plan(), PLAN), make.effects(), schedule, requests)
+    def read(given: System, point: Point) -> Times:
+        def scaled(tree: Any, names: tuple[str, ...]) -> Any:
+            return replace(tree, **{name: getattr(tree, name) * point[name] for name in names})
 
-        def slope(point: Point, direction: Point) -> Times:
-            return Times(*jax.jvp(lambda here: jax.tree.map(jnp.log, read(here)), (point,), (direction,))[1])
+        system = replace(given, efficiency=scaled(given.efficiency, (*SHARES, *ADDED)), accelerator=scaled(given.accelerator, CARD))
+        schedule = make.schedule(tensor_parallel=2.0, chunk=1024.0 * point["chunk"])
+        requests = Requests(*(point[name] for name in Requests._fields))
+        return benchmark.times(system, scaled(make.plan(), PLAN), make.effects(), schedule, requests)
 
-        yield Case(given, jax.jit(read), jax.jit(slope))
+    def slope(given: System, point: Point, direction: Point) -> Times:
+        return jax.jvp(lambda here: jax.tree.map(jnp.log, read(given, here)), (point,), (direction,))[1]
+
+    return jax.jit(read), jax.jit(slope)
+
+
+@pytest.fixture(params=["meta-llama-3.1-70b", "mixtral-8x7b-v0.1"])
+def case(request: pytest.FixtureRequest, make: SimpleNamespace, compiled: tuple[Any, Any]) -> Case:
+    given = make.system(request.param, "h100-sxm", make.calibrated("h100-sxm", weights="fp8", routed=request.param.startswith("mixtral")))
+    return Case(given, *(partial(function, given) for function in compiled))
 
 
 def at(**changes: float) -> Point:
