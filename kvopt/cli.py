@@ -156,6 +156,8 @@ def _out(asked: Any) -> Path:
 
 
 def _catalog(asked: Any) -> int:
+    if asked.what == "profiles":
+        return _profiles(asked)
     if asked.id:
         if asked.what == "models":
             from kvopt.inputs.model_names import resolve
@@ -176,6 +178,16 @@ def _catalog(asked: Any) -> int:
     for name, entry in zip(catalog.ids(asked.what), entries, strict=True):
         table.add_row(name, str(entry.get("about") or entry.get("description") or entry.get("name") or ""))
     Console().print(table)
+    return 0
+
+
+def _profiles(asked: Any) -> int:
+    from kvopt import profiles
+
+    if asked.json:
+        print(json.dumps(profiles.group(asked.id) if asked.id else profiles.groups(), indent=2))
+    else:
+        profiles.show(asked.id, Console())
     return 0
 
 

@@ -67,10 +67,8 @@ def left_out(by: str, path: Path = LATENCY) -> LeftOut:
     data, effects = fitted(path)
     marked = {row.line for row in table(path).rows if row.text("use_for_fit") != "0"}
     listed = np.array([one.line in marked for one in data.measurements])[data.readings.case]
-    if by == "nothing":
-        error = np.asarray(fitting.residuals(fitting.log_parameters(effects, data), data), float)
-    else:
-        error = fitting.left_out(data, effects, folds(data.measurements, by))
+    seen = by == "nothing"
+    error = np.asarray(fitting.errors(data, effects), float) if seen else fitting.left_out(data, effects, folds(data.measurements, by))
     return LeftOut(data, error, listed)
 
 

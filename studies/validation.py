@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from kvopt.calibration.measurement import Measurement
+from kvopt.errors import unknown
 from kvopt.inputs import profile
 from kvopt.inputs.hierarchy import group
 from studies.evidence import LATENCY
@@ -27,6 +28,8 @@ def run(out: Path | None = None, modes: str = ",".join(MODES), path: Path = LATE
     """
     rows: list[dict[str, Any]] = []
     for mode in (name.strip() for name in modes.split(",")):
+        if mode not in MODES:
+            raise unknown("modes", mode, MODES)
         found = left_out(MODES[mode], path)
         for name, chosen in slices(found).items():
             if chosen.any():
@@ -68,6 +71,7 @@ def _numbers(found: LeftOut, chosen: np.ndarray, mode: str) -> dict[str, Any]:
 def _interval(one: Measurement, quantity: str, mode: str) -> profile.Pair:
     """The 90 % interval of ln(measured / predicted) that kvopt prints for a row of which so much was fitted."""
     fit = profile.fitted()
-    others = set(fit.groups[group(one.accelerator.id, one.engine, one.weights)].models) - {one.model.id}
+    known = fit.groups.get(group(one.accelerator.id, one.engine, one.weights))
+    others = set(known.models) - {one.model.id} if known else set()
     evidence = "model" if MODES[mode] != "model" else "group" if others else "none"
     return fit.spread[quantity][evidence]

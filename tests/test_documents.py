@@ -15,7 +15,7 @@ from kvopt.inputs.accelerator import read_accelerator
 from kvopt.inputs.engine import load as load_engine
 from kvopt.inputs.hf_config import read_model
 from kvopt.inputs.method import MethodSpec
-from kvopt.inputs.profile import Profile
+from kvopt.inputs.profile import closest
 from kvopt.inputs.scenario import Scenario
 from kvopt.inputs.sourced import checked
 from kvopt.search.evaluate import GOALS
@@ -82,7 +82,10 @@ def test_skeletons_of_data_files_are_valid(tmp_path: Path) -> None:
     (tmp_path / "my-card.yaml").write_text(block(CONTRIBUTING, "accelerator"), encoding="utf-8")
     assert read_accelerator(str(tmp_path / "my-card.yaml")).id == "my-card"
     assert checked(MethodSpec, yaml.safe_load(block(CONTRIBUTING, "method")), "method", "the skeleton").dimension == "token"
-    assert checked(Profile, yaml.safe_load(block(CONTRIBUTING, "profile")), "profile", "the skeleton").accelerators == ("my-card",)
+    (tmp_path / "my-card.yaml").write_text(block(CONTRIBUTING, "accelerator") + block(CONTRIBUTING, "efficiency"), encoding="utf-8")
+    found = closest(read_accelerator(str(tmp_path / "my-card.yaml")), "vllm", "fp8")
+    assert (found.id, found.figures["mfu"].value) == ("measured: my-card", 0.55)
+    assert found.figures["decode_layer_s"].value == pytest.approx(30e-6)
 
 
 @pytest.mark.parametrize("name", sorted(DOCUMENTS))

@@ -20,7 +20,7 @@ from kvopt.calibration.fit import Design, Effects
 from kvopt.calibration.folds import folds
 from kvopt.calibration.measurement import Measurement, read
 from kvopt.errors import BadInput
-from kvopt.inputs.hierarchy import FACTORS, PARAMETERS, START_SPREAD, group
+from kvopt.inputs.hierarchy import FACTORS, PARAMETERS, group
 from kvopt.results import write_atomically
 
 ENDS = (5.0, 95.0)
@@ -63,11 +63,13 @@ def spread(data: Design, effects: Effects) -> tuple[Pairs, dict[str, np.ndarray]
     counted = {"model": np.ones_like(several), "group": several, "none": np.ones_like(several)}
     found: Pairs = {}
     for quantity in sorted(set(data.readings.quantity.tolist())):
-        found[quantity] = {}
+        found[quantity], low, high = {}, np.inf, -np.inf
         for evidence, error in errors.items():
             of_this = counted[evidence] & (data.readings.quantity == quantity)
             chosen = error[of_this] if of_this.sum() >= FEWEST else error[counted[evidence]]
-            found[quantity][evidence] = tuple(float(end) for end in np.percentile(chosen, ENDS))  # type: ignore[assignment]
+            ends = np.percentile(chosen, ENDS)
+            low, high = min(low, ends[0]), max(high, ends[1])  # less evidence is never a narrower spread
+            found[quantity][evidence] = (float(low), float(high))
     return found, errors
 
 
@@ -81,7 +83,7 @@ def fitted(data: Design, sources: Sequence[str], about: str) -> dict[str, Any]:
     for number, (parameter, prior) in enumerate(PARAMETERS.items()):
         block = covariance[number * width : (number + 1) * width, number * width : (number + 1) * width]
         deviation = np.sqrt(np.diag(block))
-        start[parameter] = round(float(np.log(prior.start) + START_SPREAD * effects["start"][number]), 4)
+        start[parameter] = round(float(np.log(prior.start) + prior.start_spread * effects["start"][number]), 4)
         place = 1
         for factor, scale in zip(FACTORS, prior.spread, strict=True):
             for level, value in zip(data.names[factor], np.asarray(effects[factor][number]), strict=True):

@@ -10,11 +10,11 @@ import numpy as np
 from jax import Array
 
 from kvopt.calibration.cases import predicted, stack
-from kvopt.calibration.fit import DEGREES, descend, noise_of, readings, routed
+from kvopt.calibration.fit import DEGREES, descended, readings, routed
 from kvopt.calibration.measurement import Measurement
 from kvopt.errors import BadInput
 from kvopt.inputs import profile
-from kvopt.inputs.hierarchy import PARAMETERS, group, natural
+from kvopt.inputs.hierarchy import PARAMETERS, group, narrowing, natural
 from kvopt.inputs.profile import BENCHMARK_ONLY
 
 STEPS, RATE = 400, 0.05
@@ -39,17 +39,17 @@ def refit(measurements: Sequence[Measurement]) -> dict[str, tuple[float, float]]
     names = list(PARAMETERS)
     middle = np.array([_log(name, known.figures[name].value) for name in names])
     sd = np.array([max(known.figures[name].log_sd, LEAST_SD) for name in names])
-    cases, scale = stack(measurements), noise_of(read.quantity)
+    cases = stack(measurements)
 
     def errors(moved: Array) -> Array:
         logs = jnp.asarray(middle) + sd * moved
         values = {name: jnp.full(len(measurements), natural(name, logs[number], jnp)) for number, name in enumerate(names)}
-        return (jnp.log(jnp.stack(predicted(cases, values)))[read.reading, read.case] - read.log_value) / scale
+        return (jnp.log(jnp.stack(predicted(cases, values)))[read.reading, read.case] - read.log_value) / read.noise
 
-    def objective(moved: Array, _: Array) -> Array:
+    def objective(moved: Array) -> Array:
         return jnp.sum((DEGREES + 1) / 2 * jnp.log1p(errors(moved) ** 2 / DEGREES)) + jnp.sum(moved**2) / 2
 
-    moved = descend(objective, jnp.zeros(len(names)), STEPS, RATE)(jnp.zeros(()))
+    moved = jax.jit(lambda start: descended(objective, start, STEPS, RATE))(jnp.zeros(len(names)))
     slopes = np.asarray(jax.jacfwd(errors)(moved), float)
     weight = (DEGREES + 1) / (DEGREES + np.asarray(errors(moved), float) ** 2)
     spread = sd * np.sqrt(np.diag(np.linalg.inv(slopes.T @ (weight[:, None] * slopes) + np.eye(len(names)))))
@@ -57,7 +57,8 @@ def refit(measurements: Sequence[Measurement]) -> dict[str, tuple[float, float]]
     for number, name in enumerate(names):
         if name not in LEFT and spread[number] < 0.95 * sd[number]:  # the rows tell something of it
             field, unit = UNITS.get(name, (name, 1.0))
-            found[field] = (float(natural(name, middle[number] + sd[number] * float(moved[number]))) * unit, float(spread[number]))
+            value = float(natural(name, middle[number] + sd[number] * float(moved[number])))
+            found[field] = (value * unit, float(spread[number]) * narrowing(name, value))
     return found
 
 

@@ -31,6 +31,7 @@ class Parameter:
     start: float
     spread: tuple[float, ...]
     share: bool = False
+    start_spread: float = 0.3  # how far all rows together may move the logarithm
 
 
 _OVERHEAD = (0.3, 0.2, 0.4, 0.6, 0.15, 0.0, 0.3, 0.3)
@@ -38,7 +39,7 @@ PARAMETERS = {
     "mfu": Parameter("dense products, share of the peak", "share", 0.55, (0.25, 0.12, 0.15, 0.2, 0.25, 0.2, 0.0, 0.12), True),
     "mfu_attention": Parameter("prefill attention, share of the 16-bit peak", "share", 0.55, (0.25, 0.1, 0.1, 0.15, 0.0, 0.0, 0.0, 0.1), True),
     "mfu_experts": Parameter("products of routed experts, share of the peak", "share", 0.4, (0.3, 0.15, 0.2, 0.3, 0.3, 0.2, 0.0, 0.2), True),
-    "mbu": Parameter("reading weights, share of the memory bandwidth", "share", 0.85, (0.1, 0.08, 0.05, 0.05, 0.06, 0.06, 0.0, 0.06), True),
+    "mbu": Parameter("reading weights, share of the memory bandwidth", "share", 0.85, (0.1, 0.08, 0.05, 0.05, 0.06, 0.06, 0.0, 0.06), True, 0.05),
     "mbu_kv": Parameter("reading the cache, share of the memory bandwidth", "share", 0.8, (0.1, 0.08, 0.05, 0.05, 0.0, 0.0, 0.0, 0.06), True),
     "unhidden": Parameter(
         "of reading and multiplying weights, share of the shorter that shows", "share", 0.1, (0.5, 0, 0.3, 0.5, 0.5, 0, 0, 0.3), True
@@ -55,7 +56,6 @@ PARAMETERS = {
     "ahead": Parameter("prompts before one's own where a benchmark's requests are all alike", "prompts", 0.5, (0.2, 0, 0.5, 0.7, 0.3, 0, 0, 0.9)),
 }
 """What a profile holds. `waves` and `ahead` say how benchmarks are run; the other names are those of `objectives.types.Efficiency`."""
-START_SPREAD = 0.3  # how far all rows together may move a parameter's logarithm
 
 WEIGHT_CLASSES = {
     **dict.fromkeys(("bf16", "fp16", "fp32"), "16-bit"),
@@ -103,6 +103,13 @@ def natural(parameter: str, log_value: Any, xp: Any = np) -> Any:
         return value
     above = BEND + (1 - BEND) * xp.tanh((log_value - np.log(BEND)) * BEND / (1 - BEND))
     return xp.where(log_value < np.log(BEND), value, above)
+
+
+def narrowing(parameter: str, value: float) -> float:
+    """Standard deviation of the logarithm of a value over that of the logarithm that `natural` takes: below 1 where shares are bent."""
+    if not PARAMETERS[parameter].share or value < BEND:
+        return 1.0
+    return BEND * (1 - ((value - BEND) / (1 - BEND)) ** 2) / value
 
 
 def composed(parameter: str, effects: Mapping[str, Mapping[str, Mapping[str, tuple[float, float]]]], at: Mapping[str, str]) -> tuple[float, float]:

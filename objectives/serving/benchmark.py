@@ -65,7 +65,8 @@ def batch_s(system: System, effects: Effects, have: session.Sums, schedule: Sche
     linear, attention = prefill.prompt_flop(arch, have.shares, requests.cached, requests.new)
     chunks = jnp.maximum(requests.new / schedule.chunk, 1.0)  # of one prompt
     steps = jnp.maximum(count * requests.new / schedule.chunk, 1.0)
-    reread = session_bytes(arch, effects, have.filling, requests.cached + requests.new / 2 * (1 - 1 / chunks)) * chunks
+    before = session_bytes(arch, effects, have.filling, requests.cached + requests.new / 2 * (1 - 1 / chunks))
+    reread = before * chunks / effects.read_efficiency
     share = count / steps
     load = prefill.Chunk(tokens=share * requests.new, linear_flop=share * linear, attention_flop=share * attention, reread_bytes=share * reread)
     return steps * prefill.mixed_step_s(arch, have.costs, load, jnp.zeros_like(count), jnp.zeros_like(count))

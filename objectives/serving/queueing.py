@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 from jax import Array
+from jax.scipy.stats import norm
 
 MOST = 0.99  # utilisation at which the wait stops growing: beyond it the constraints judge
 SOFT = 0.1  # users over which "at least one" is rounded
@@ -22,16 +23,35 @@ class Queue(NamedTuple):
     second_moment: Array  # [s^2] the sum of their squares
     elsewhere_s: Array  # [s] of a session that are neither decoded nor waited
     slots: Array | float  # decoding slots that share the queue, each with its rate of sessions
+    prompts: Array  # of a session, in the queue
 
 
-def wait_s(queue: Queue, rate: Array, users: Array) -> Array:
-    """[s] mean wait of a prompt: Pollaczek-Khinchine for what the other users bring.
+def wait_s(queue: Queue, rate: Array, users: Array, away_variance: Array) -> Array:
+    """[s] mean wait of a prompt: Pollaczek-Khinchine for what the other users bring, less where they come regularly.
 
-    `rate`: [1/s] sessions, and `users`, both per decoding slot.
+    `rate`: [1/s] sessions, and `users`, both per decoding slot. `away_variance`: squared coefficient of variation of the time between an answer's first
+    token and the next question. N users who are away for equal times are N periodic sources: (N D/D/1, of which the waiting time has the tail
+    exp(-2 x (x / N + 1 - rho)) in services, a Poisson stream's without x / N); their mean wait is sqrt(pi) y erfcx(y) of a Poisson stream's,
+    y = (1 - rho) sqrt(N / 2), here with erfcx(y) = 2 / (sqrt(pi) (y + sqrt(y^2 + 4 / pi))).
     """
     others = 1 - 1 / jnp.maximum(queue.slots * users, 1.0)
     utilisation = jnp.minimum(queue.slots * rate * queue.service_s, MOST)
-    return others * queue.slots * rate * queue.second_moment / 2 / (1 - others * utilisation)
+    y = (1 - utilisation) * jnp.sqrt(queue.slots * users / 2)
+    poisson = away_variance + (1 - away_variance) * 2 * y / (y + jnp.sqrt(y**2 + 4 / jnp.pi))
+    second_moment = queue.second_moment - (1 - poisson) * queue.service_s**2 / queue.prompts
+    return others * queue.slots * rate * second_moment / 2 / (1 - others * utilisation)
+
+
+def room_s(requests: Array, places: Array, users: Array, rate: Array) -> Array:
+    """[s] mean wait of a request for room: `requests` are held on average, `places` can be, of `users` in all, who bring `rate` requests a second.
+
+    The number held is taken as normal with the variance of independent users; those above the places wait.
+    """
+    places = jnp.maximum(places, 1.0)  # where not even one fits, no wait helps: the limit on memory says so
+    spread = jnp.sqrt(jnp.maximum(requests * (1 - jnp.minimum(requests / users, 0.999)), 1e-6))
+    z = (places - requests) / spread
+    above = spread * (norm.pdf(z) - z * norm.cdf(-z))
+    return jnp.minimum(above, jnp.maximum(users - places, 0.0)) / rate
 
 
 def population(queue: Queue, rate: Array, decoding: Array) -> Array:

@@ -113,6 +113,18 @@ def prompts(workload: Workload, schedule: Schedule, found: Array) -> tuple[Promp
     )
 
 
+def away_variance(workload: Workload, tpot_s: Array) -> Array:
+    """Squared coefficient of variation of the time from the first token of an answer to the next question, at most 1.
+
+    Thinking is exponential; the last answer of a session is followed by another session's prompt at once.
+    """
+    w = workload
+    turns = jnp.sum(w.weight * w.turns)
+    think, think_2 = (jnp.sum(w.weight * (w.turns - 1) * moment) / turns for moment in (w.think_s, 2 * w.think_s**2))
+    talk, talk_2 = (jnp.sum(w.weight * w.turns * moment) / turns for moment in (w.answer * tpot_s, (w.answer * tpot_s) ** 2))
+    return jnp.clip((think_2 + 2 * think * talk + talk_2) / (think + talk) ** 2 - 1, 0.0, 1.0)
+
+
 def sums(system: System, plan: Plan, effects: Effects, schedule: Schedule) -> Sums:
     """The coefficients of a plan on a group."""
     arch = system.architecture
@@ -175,13 +187,15 @@ def serve(system: System, plan: Plan, effects: Effects, schedule: Schedule) -> S
     exposed_s = system.efficiency.exposed_switch * switching_s
     second_moment = per_session(prompt_run.service_s**2, (1 - split) * question_run.service_s**2, recompute_run.service_s**2)
     per_queue = 1 + split * (decode_groups / jnp.maximum(s.prefill_groups, 1) - 1)  # slots that decode per slot that takes prompts
-    queue = queueing.Queue(prompts_s + (1 - split) * questions_s, second_moment, away_s + prompts_s + questions_s, per_queue)
+    turns = jnp.sum(w.weight * w.turns)
+    in_queue = jnp.sum(w.weight * (first.times + (1 - split) * follow_up.times + recompute.times))
+    queue = queueing.Queue(prompts_s + (1 - split) * questions_s, second_moment, away_s + prompts_s + questions_s, per_queue, in_queue)
     follow_ups = jnp.sum(w.weight * (w.turns - 1))
 
     def spent(users: Array | float) -> tuple[Array, Array]:
         """[s] of a decode step without a prompt, and [s] that a slot spends on one session, with so many users."""
         alone = 1 / users
-        step_s = decode.decode_step_s(arch, have.costs, queueing.present(batch, users), kv_s)
+        step_s = decode.decode_step_s(arch, have.costs, 1 + batch * (1 - 1 / users), kv_s)
         steps_s = answered / batch * step_s
         spared_s = jnp.minimum(jnp.minimum(mixed_steps * step_s, carried_s), steps_s)  # no more than all; a mixed step is no shorter than a bare one
         busy_s = carried_s + steps_s - (1 - alone) * spared_s
@@ -197,12 +211,23 @@ def serve(system: System, plan: Plan, effects: Effects, schedule: Schedule) -> S
     decode_s, busy_s = spent(users(1 / open_s))
     rate = 1 / busy_s
     queue_utilisation = per_queue * rate * queue.service_s
-    wait_s = queueing.wait_s(queue, rate, users(rate))
+    tpot_s = busy_s * batch / answered
+    many = users(rate)
+    # what sets arrivals apart is taken as with one answer at a time: the wait then rises with the load, as a search needs it to
+    wait_s = queueing.wait_s(queue, rate, many, away_variance(w, decode.decode_step_s(arch, have.costs, jnp.ones_like(batch), kv_s)))
+    # who comes during a step waits for its end; who finds no room waits for it
+    wait_s = wait_s + jnp.clip(1 - rate * carried_s, 0.0, 1.0) * jnp.minimum(batch, 1.0) * decode_s / 2
+    each = jnp.sum(w.weight * w.turns * w.answer * session_bytes(arch, effects, have.stored, decode_context(w))) / answered
+    held_now = batch + rate * (prompts_s + questions_s) / per_queue + rate * switching_s
+    wait_s = wait_s + queueing.room_s(held_now, concurrency.kv_pool_bytes(system, s) / each, many, rate * turns)
 
-    later_s = questions_s + jnp.sum(w.weight * (recompute.times * recompute_run.service_s)) + jnp.sum(resumes * fetch_s)
-    later_s = wait_s + later_s / jnp.maximum(follow_ups, 1e-9) + system.efficiency.server_s
-    first_s = prompt_run.service_s + handover_s + system.efficiency.server_s
-    used, peak = held(arch, w, effects, s, have, hits, rate, (prompt_run.service_s, recompute_run.service_s, switch_s))
+    filled = jnp.clip(queue_utilisation, 0.0, 1.0) / 2  # the last step of a prompt is filled up by the next one
+    recomputed_s = jnp.sum(w.weight * recompute.times * recompute_run.service_s * (1 + filled / recompute_run.steps))
+    later_s = wait_s + (questions_s + recomputed_s + jnp.sum(resumes * fetch_s)) / jnp.maximum(follow_ups, 1e-9) + system.efficiency.server_s
+    first_s = prompt_run.service_s * (1 + filled / prompt_run.steps) + handover_s + system.efficiency.server_s
+    used, peak = held(
+        arch, w, effects, s, have, hits, rate, (prompt_run.service_s, recompute_run.service_s, switch_s), wait_s + question_run.service_s
+    )
     thinking = jnp.sum(w.weight * (w.turns - 1) * w.think_s) * rate
     return Service(
         sessions_per_s=rate,
@@ -212,7 +237,7 @@ def serve(system: System, plan: Plan, effects: Effects, schedule: Schedule) -> S
         batch=batch,
         decode_step_s=decode_s,
         kv_step_s=kv_s,
-        tpot_s=busy_s * batch / answered,
+        tpot_s=tpot_s,
         first_s=first_s,
         ttft_first_s=wait_s + jnp.sum(w.weight * first_s),
         ttft_follow_up_s=jnp.where(follow_ups > 0, later_s, 0.0),
@@ -241,11 +266,13 @@ def held(
     hits: Array,
     rate: Array,
     times_s: tuple[Array, Array, Array],
+    asked_s: Array,
 ) -> tuple[Array, Array]:
     """[bytes] of cache on one slot: (mean over time, what the longest session needs at its largest).
 
     Little's law: who decodes, is being prefilled, thinks with a resident cache or is in transit, each at its size; a shared prefix once for all.
     `times_s`: [s] of prefilling a prompt, of recomputing one, and of a context switch, each `(atoms,)`.
+    `asked_s`: [s] for which a later question waits and is prefilled, its resident cache held.
     """
     first_s, recompute_s, switch_s = times_s
 
@@ -261,7 +288,7 @@ def held(
     filling = session_bytes(arch, effects, have.filling, w.prompt + w.question)
     refilling = session_bytes(arch, effects, have.filling, returned + w.question)
     prefilling = first_s * (filling - shared) + (w.turns - 1) * dropped * recompute_s * (refilling - shared)
-    idle = ((w.turns - 1) * w.think_s * schedule.idle_resident + resumes * switch_s) * (size(returned) - shared)
+    idle = ((w.turns - 1) * (w.think_s + asked_s) * schedule.idle_resident + resumes * switch_s) * (size(returned) - shared)
     prefixes = size(jnp.asarray(schedule.prefix_cache_tokens)) - have.stored.state_bytes
     longest = jnp.maximum(size(w.prompt + w.turns * (w.question + w.answer)), filling)
     return decoding + rate * jnp.sum(w.weight * (prefilling + idle)) + prefixes, jnp.max(longest)

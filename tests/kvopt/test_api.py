@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import math
@@ -178,7 +179,7 @@ def test_a_better_card_never_optimizes_to_less(tmp_path):
         assert rate(kvopt.optimize(**{**SMALL, "accelerator": better})) >= found * 0.998
 
 
-@pytest.mark.parametrize("delay", ["server_ms", "prefill_layer_us", "decode_layer_us", "parallel_layer_us"])
+@pytest.mark.parametrize("delay", ["server_s", "prefill_layer_s", "decode_layer_s", "parallel_layer_s", "sequence_s"])
 @pytest.mark.parametrize("scenario", [{}, {**SMALL, "gpus": 2}], ids=["default", "small"])
 def test_a_delay_never_raises_users(monkeypatch, scenario, delay):
     closest = profile.closest
@@ -186,8 +187,9 @@ def test_a_delay_never_raises_users(monkeypatch, scenario, delay):
     def users(more):
         def slower(*case):
             found = closest(*case)
-            number = getattr(found, delay)
-            return found.model_copy(update={delay: number.model_copy(update={"value": number.value + more})})
+            figure = found.figures[delay]
+            later = dataclasses.replace(figure, value=figure.value + more * (1e-3 if delay == "server_s" else 1e-6))
+            return dataclasses.replace(found, figures={**found.figures, delay: later})
 
         monkeypatch.setattr(profile, "closest", slower)
         found = kvopt.analyze(**scenario).data["metrics"]

@@ -10,6 +10,9 @@ from pathlib import Path
 import pytest
 
 from kvopt import api, arguments, cli, results
+from kvopt.inputs import profile
+from kvopt.inputs.accelerator import read_accelerator
+from kvopt.inputs.hierarchy import PARAMETERS
 
 CARD = "memory_gb: 80\nmemory_bandwidth_gbs: 2039\nbf16_tflops: 312\n"
 CONFIG = {
@@ -229,6 +232,33 @@ def test_catalog(run):
     assert strict(out)["memory_bandwidth_gbs"]["value"] == 2039
     assert "h100-sxm" in run("catalog accelerators")[1]
     assert strict(run("catalog models llama-3.1-70b --json")[1])["id"].endswith("llama-3.1-70b")
+
+
+def test_catalog_of_profiles(run, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    code, out, _ = run("catalog profiles")
+    assert code == 0
+    assert any({"h100-sxm", "vllm", "fp8"} <= set(line.split()) and "±" in line for line in out.splitlines())
+    groups = {entry["id"]: entry for entry in strict(run("catalog profiles --json")[1])}
+    assert groups["h100-sxm vllm fp8"]["rows"] > 10
+
+
+def test_one_profile(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    assert cli.main(["catalog", "profiles", "h100-sxm vllm fp8"]) == 0
+    out = capsys.readouterr().out
+    for name, one in PARAMETERS.items():
+        assert any(line.split()[:1] == [name] and one.about in line for line in out.splitlines()), name
+    assert cli.main(["catalog", "profiles", "h100-sxm vllm fp8", "--json"]) == 0
+    found = strict(capsys.readouterr().out)
+    known = profile.closest(read_accelerator("h100-sxm"), "vllm", "fp8")
+    assert set(found["parameters"]) == set(PARAMETERS)
+    assert found["parameters"]["server_s"]["unit"] == "ms"
+    assert found["parameters"]["server_s"]["value"] == pytest.approx(1e3 * known.figures["server_s"].value)
+    assert found["parameters"]["mfu"]["value"] == pytest.approx(known.figures["mfu"].value)
+    assert found["sources"]
+    assert cli.main(["catalog", "profiles", "h100-smx vllm fp8"]) == 2
+    assert capsys.readouterr().err.startswith("kvopt: profile: h100-smx vllm fp8: not known; did you mean h100-sxm vllm fp8")
 
 
 def test_version_and_help(run):

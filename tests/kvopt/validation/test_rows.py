@@ -39,7 +39,7 @@ def test_what_is_no_table_is_bad_input(tmp_path: Path, text: str | bytes, messag
 
 
 def test_a_missing_file_is_bad_input(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match=r"nowhere\.csv: cannot be read"):
+    with pytest.raises(BadInput, match="cannot be read"):
         read_table(tmp_path / "nowhere.csv")
     with pytest.raises(BadInput, match="cannot be read"):
         read_table(tmp_path)

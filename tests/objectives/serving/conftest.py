@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from kvopt.inputs import profile
-from kvopt.inputs.engine import load as load_engine
-from kvopt.inputs.reserves import reserves
 from kvopt.inputs.accelerator import read_accelerator
+from kvopt.inputs.engine import load as load_engine
 from kvopt.inputs.hf_config import read_catalog
+from kvopt.inputs.reserves import reserves
 from objectives.types import Cuts, Effects, Efficiency, Plan, Schedule, System, Workload
 
 NEVER = {"stored": 0.0, "read": 0.0, "moved": 0.0, "prefill": 0.0}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -100,7 +101,7 @@ def test_a_lone_client_waits_for_the_server_and_its_own_prompt(case: Case, cache
 @pytest.mark.parametrize("output", [30.0, 1000.0])
 def test_more_clients_never_wait_less(case: Case, memory: float, output: float) -> None:
     found = [readings(case, count=count, output=output, memory_bytes=memory) for count in np.geomspace(1, 2000, 24)]
-    for less, more in zip(found, found[1:], strict=False):
+    for less, more in itertools.pairwise(found):
         assert more.ttft_s >= less.ttft_s * (1 - 1e-9)
         assert more.tpot_s >= less.tpot_s * (1 - 1e-9)
         assert more.prefill_s > less.prefill_s

@@ -108,5 +108,8 @@ def test_a_mixed_step_is_its_parts(make: SimpleNamespace) -> None:
     arch, costs, e = system.architecture, step_costs(system, make.schedule()), system.efficiency
     chunk = prefill.Chunk(*(jnp.asarray(x) for x in (2048.0, 2e14, 3e13, 1e9)))
     got = float(prefill.mixed_step_s(arch, costs, chunk, jnp.asarray(8.0), jnp.asarray(0.004)))
-    compute = (2e14 + 8 * 2 * (33_470_545_920 + 458_752_000) + 3e13) / (e.mfu * 312e12)
-    assert got == pytest.approx(compute + 0.004 + 1e9 / (e.mbu_kv * 2039e9) + 60 * e.prefill_layer_s)
+    linear = 2e14 + 8 * 2 * (33_470_545_920 + 458_752_000) + e.ramp_tokens * 2 * 33_470_545_920
+    compute, read = linear / (e.mfu * 312e12) + 3e13 / (e.mfu_attention * 312e12), 2 * (34_388_049_920 - 458_752_000) / (e.mbu * 2039e9)
+    added = 0.004 + 1e9 / (e.mbu_kv * 2039e9) + 60 * e.prefill_layer_s + 8 * e.sequence_s
+    assert compute > read
+    assert got == pytest.approx(compute + e.unhidden * read + added)

@@ -132,9 +132,11 @@ def test_the_rate_rises_with_the_batch_until_every_step_is_mixed(case: Case, poi
     with jax.enable_x64(True):
         found = [jax.device_get(case.serve({**point, "batch": batch})) for batch in np.geomspace(1e-3, 512, 40)]
     for name in ("sessions_per_s", "tpot_s", "wait_s", "ttft_first_s", "memory_used", "thinking"):
-        for share, fall in ((0.7, 1e-9), (0.95, 5e-3)):  # near saturation more users are in one another's way: the rate may dip before it is flat
+        for share, fall in ((0.7, 1e-9), (0.95, 15e-3)):  # near saturation more users are in one another's way: the rate may dip before it is flat
             values = np.array([float(getattr(one, name)) for one in found if one.prefill_utilisation < share])
-            assert np.all(np.diff(values) >= -fall * values[:-1]), (name, share)
+            # where hardly one request finds room, the wait for it is shared by more of them as the rate grows
+            dips = max(fall, 0.08) if name in ("wait_s", "ttft_first_s") else fall
+            assert np.all(np.diff(values) >= -dips * values[:-1]), (name, share)
     rates = np.array([float(one.sessions_per_s) for one in found])
     assert np.all(rates > 0)
 
@@ -170,10 +172,15 @@ def test_a_plan_of_ones_is_the_uncompressed_cache(make: SimpleNamespace, x64: No
 
 
 def test_the_closed_form_by_hand(make: SimpleNamespace, x64: None) -> None:
-    """Yi-34B at peak, prompts whole, very many users who think for long: T(b) = M + (R A / b - n_mix) t_dec, switches spared."""
+    """Yi-34B at peak, prompts whole, very many users who think for long, memory without end: T(b) = M + (R A / b - n_mix) t_dec, switches spared.
+
+    A token is decoded beside b others (Poisson): 1 + b in all. A prompt waits for those before it and for the end of a step, and its own step is shared with
+    the next prompt as often as one waits.
+    """
     efficiency = dataclasses.replace(make.system().efficiency, exposed_switch=np.float64(0.0))
     system = make.system(efficiency=efficiency, sessions=make.workload(think_s=1e9))
-    batch, present = 2.0, 2 / (1 - math.exp(-2))
+    system = dataclasses.replace(system, accelerator=dataclasses.replace(system.accelerator, memory_bytes=np.float64(1e15)))
+    batch, present = 2.0, 1 + 2.0
     weights_s, request_s = 2 * (34_388_049_920 - 458_752_000) / 2039e9, 245_760 * (50_000 + 50 * 3 + 250 * 2.5) / 2039e9
     flop, head = 2 * 33_470_545_920, 2 * 458_752_000
     pairs = 2 * 60 * 56 * 256
@@ -186,9 +193,10 @@ def test_the_closed_form_by_hand(make: SimpleNamespace, x64: None) -> None:
     got = session.serve(system, make.plan(), make.effects(), make.schedule(batch=batch, chunk=1e9))
     assert float(1 / got.sessions_per_s) == pytest.approx(expected, rel=1e-6)
     assert float(got.tpot_s) == pytest.approx(expected * batch / 1250, rel=1e-6)
-    wait = (prompt**2 + 4 * question**2) / expected / 2 / (1 - mixed / expected)
-    assert float(got.wait_s) == pytest.approx(wait, rel=1e-6)
-    assert float(got.ttft_first_s) == pytest.approx(wait + prompt, rel=1e-6)
+    busy = mixed / expected
+    wait = (prompt**2 + 4 * question**2) / expected / 2 / (1 - busy) + (1 - busy) * (weights_s + present * request_s) / 2
+    assert float(got.wait_s) == pytest.approx(wait, rel=1e-4)
+    assert float(got.ttft_first_s) == pytest.approx(wait + prompt * (1 + busy / 2), rel=1e-4)
 
 
 def test_one_user_waits_for_nobody(make: SimpleNamespace, x64: None) -> None:
@@ -245,7 +253,8 @@ def test_a_kept_prefix_is_held_once_and_not_prefilled_again(make: SimpleNamespac
     )
     assert warm.ceiling_per_gpu_s > 2 * cold.ceiling_per_gpu_s
     assert warm.sessions_per_s > cold.sessions_per_s
-    residents = warm.batch + warm.thinking + warm.prefilling
+    waiting = 4 * warm.sessions_per_s * (warm.wait_s + warm.ttft_follow_up_s)  # with their caches still there
+    residents = warm.batch + warm.thinking + warm.prefilling + waiting
     assert float(warm.memory_used) < 245_760 * (40_000 + float(residents) * 12_000)
 
 
