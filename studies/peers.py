@@ -9,11 +9,14 @@ from typing import Any
 import numpy as np
 
 from kvopt.calibration.fit import routed
+from kvopt.validation.latency import predict
+from kvopt.validation.rows import Row
 from studies.evidence import AICONFIGURATOR, LATENCY, table
 from studies.left_out import left_out, rows_of, summary
 from studies.result import StudyResult
 
 QUESTION = "How far are kvopt and aiconfigurator from measured TTFT and TPOT, each group of settings left out of kvopt's fit?"
+OUTSIDE = "not in kvopt's evidence"
 COLUMNS = {"ttft_s": "aic_predicted_ttft_ms", "tpot_ms": "aic_predicted_tpot_ms"}
 
 
@@ -44,14 +47,42 @@ def run(out: Path | None = None, path: Path = LATENCY) -> StudyResult:
                 if quantity in predicted[case] and theirs:
                     pair = (math.log(predicted[case][quantity] / measured), math.log(theirs / 1e3 / measured))
                     errors.setdefault(name, {}).setdefault(quantity, []).append(pair)
-    order = sorted(errors, key=lambda name: (not name.startswith("all"), name))
+    unseen, refused = outside()
+    errors |= unseen
+    order = sorted(errors, key=lambda name: (name.startswith(OUTSIDE), not name.startswith("all"), name))
     rows = [_row(name, quantity, np.array(errors[name][quantity])) for name in order for quantity in COLUMNS]
     notes = (
-        f"{len(pairs)} rows; {unknown} of unknown precision and {missing} that cannot be read or fitted are left out",
+        f"{len(pairs)} rows of kvopt's evidence; {unknown} of unknown precision are left out, {missing} are not in its evidence",
+        f"{OUTSIDE}: predicted by the catalog's profiles, which were fitted to none of them; {refused} of unknown models are left out",
         "each group of rows that differ in tensor parallelism, batch and engine version alone is predicted by profiles fitted without it",
         "aiconfigurator 0.12.0 (Apache-2.0): its own script over its own sample, kernel tables of the nearest engine version",
     )
     return StudyResult(title=QUESTION, columns=tuple(rows[0]), rows=tuple(rows), notes=notes)
+
+
+def outside() -> tuple[dict[str, dict[str, list[tuple[float, float]]]], int]:
+    """ln(predicted / measured) of kvopt and of aiconfigurator for rows of its sample that kvopt's evidence does not hold, and how many kvopt refuses."""
+    held = {row.text("source_id") for row in table(LATENCY).rows}
+    rows = [row for row in table(AICONFIGURATOR).rows if row.text("precision") and row.text("id") not in held]
+    outcomes = predict([Row(row.line, _cells(row)) for row in rows], 0.5) if rows else []
+    found: dict[str, dict[str, list[tuple[float, float]]]] = {}
+    for row, outcome in zip(rows, outcomes, strict=True):
+        kind = "MoE" if "MoE" in outcome.group else "dense"
+        for prediction in outcome.predictions:
+            theirs = row.number(COLUMNS[prediction.quantity])
+            if theirs and prediction.measured:
+                milliseconds = prediction.measured * (1e3 if prediction.quantity == "ttft_s" else 1.0)
+                pair = (math.log(prediction.predicted / prediction.measured), math.log(theirs / milliseconds))
+                found.setdefault(f"{OUTSIDE}, {kind}", {}).setdefault(prediction.quantity, []).append(pair)
+    return found, sum(outcome.refused for outcome in outcomes)
+
+
+def _cells(row: Row) -> dict[str, str]:
+    """A row of its sample under the names of a measurements file."""
+    names = {"model": "model_path", "gpu": "system", "engine": "backend", "version": "backend_version", "weight_dtype": "precision"}
+    names |= {"prompt_len": "isl", "output_len": "osl", "batch": "batch_size", "tp": "tp_size", "num_gpus": "tp_size", "tpot_ms": "silicon_tpot_ms"}
+    cells = {name: row.text(column) for name, column in names.items()}
+    return {**cells, "ttft_s": str(float(row.text("silicon_ttft_ms")) / 1e3), "note": "InferenceMAX" if cells["engine"] == "trtllm" else ""}
 
 
 def _row(name: str, quantity: str, pairs: np.ndarray) -> dict[str, Any]:

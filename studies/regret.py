@@ -16,8 +16,10 @@ from typing import Any
 
 import numpy as np
 
+from kvopt.calibration.fit import routed
 from kvopt.calibration.folds import settings_group
 from kvopt.calibration.measurement import Measurement
+from kvopt.inputs import profile
 from studies.evidence import AICONFIGURATOR, LATENCY, table
 from studies.left_out import left_out, rows_of
 from studies.result import StudyResult
@@ -29,12 +31,16 @@ FEWEST = 3  # settings of a group
 
 @dataclass(frozen=True)
 class Setting:
-    """One measured setting: tokens/s per GPU and TPOT [s], measured and predicted; `peer` is aiconfigurator's prediction where there is one."""
+    """One measured setting: tokens/s per GPU and TPOT [s], measured and predicted; `peer` is aiconfigurator's prediction where there is one.
+
+    `inside`: whether the measured throughput lies in the 90 % interval of the predicted one.
+    """
 
     group: str
     measured: tuple[float, float]
     predicted: tuple[float, float]
     peer: tuple[float, float] | None
+    inside: bool = True
 
 
 @dataclass(frozen=True)
@@ -46,6 +52,7 @@ class Pick:
     loss: float
     excess: float
     certain: bool  # only one choice was right and no other near: nothing to decide
+    inside: bool = True
 
 
 def run(out: Path | None = None, path: Path = LATENCY) -> StudyResult:
@@ -66,6 +73,7 @@ def run(out: Path | None = None, path: Path = LATENCY) -> StudyResult:
         f"{len(_groups(found))} groups of {FEWEST} settings or more; limits on TPOT of {', '.join(f'{limit:g}' for limit in LIMITS_MS[:-1])} ms and none",
         "loss: of the pick's measured throughput per GPU against the best measured setting within the limit; over the picks that hold the limit",
         "over the limit: share of the picks whose measured TPOT exceeds the limit, and by how much the median one of these does",
+        "in interval: share of the picks whose measured throughput lies in the 90 % interval of kvopt's prediction",
         "aiconfigurator's predictions rest on kernel tables that were measured on the same accelerators",
     )
     return StudyResult(title=QUESTION, columns=tuple(rows[0]), rows=tuple(rows), notes=notes)
@@ -88,9 +96,21 @@ def settings(path: Path = LATENCY) -> list[Setting]:
         if row is not None and row.text("aic_predicted_ttft_ms"):
             seconds = {"ttft_s": float(row.text("aic_predicted_ttft_ms")) / 1e3, "tpot_ms": float(row.text("aic_predicted_tpot_ms")) / 1e3}
             peer = rate(one, seconds)
-        made.append(Setting(f"{settings_group(one)} {one.experiment}", measured, predicted, peer))
+        inside = _inside(one, math.log(measured[0] / predicted[0]))
+        made.append(Setting(f"{settings_group(one)} {one.experiment}", measured, predicted, peer, inside))
     members = _groups(made)
     return [one for one in made if len(members[one.group]) >= FEWEST]
+
+
+def _inside(one: Measurement, error: float) -> bool:
+    """Whether ln(measured / predicted) of a throughput lies in the interval that kvopt prints: that of the time it is made of, turned round."""
+    evidence = profile.closest(one.accelerator, one.engine, one.weights, one.model.id, routed(one)).evidence
+    spread = profile.fitted().spread
+    if one.experiment == "max load":
+        low, high = spread["throughput_tok_s"][evidence]
+        return low <= error <= high
+    low, high = spread["e2e_s" if one.experiment == "batch" else "tpot_ms"][evidence]
+    return low <= -error <= high
 
 
 def measured_seconds(one: Measurement) -> dict[str, float]:
@@ -125,7 +145,7 @@ def picks(found: Sequence[Setting], told: Callable[[Setting], tuple[float, float
             pick = max(allowed, key=lambda one: told(one)[0])
             best = max(members[place].measured[0] for place in holding)
             excess = max(0.0, pick.measured[1] / limit - 1) if limit < math.inf else 0.0
-            made.append(Pick(group, limit_ms, 1 - pick.measured[0] / best, excess, len(holding) == 1))
+            made.append(Pick(group, limit_ms, 1 - pick.measured[0] / best, excess, len(holding) == 1, pick.inside))
     return made
 
 
@@ -139,6 +159,7 @@ def _row(name: str, who: str, made: Sequence[Pick]) -> dict[str, Any]:
         "median loss %": float(100 * np.median(kept)) if len(kept) else None,
         "90th pct loss %": float(100 * np.percentile(kept, 90)) if len(kept) else None,
         "over the limit %": 100 * len(broken) / len(made) if made else None,
+        "in interval %": 100 * float(np.mean([pick.inside for pick in made])) if made else None,
         "by % (median)": float(100 * np.median(broken)) if len(broken) else None,
     }
 

@@ -61,7 +61,7 @@ def generation(engine: str, version: str) -> str:
     """The engine's name and, where its step times changed much, its generation: vllm-0.4, vllm-0.6, trtllm-0, sglang-0.4."""
     name, number = engine.lower(), _version(version)
     if "eager" in name:
-        return "vllm-eager"
+        return f"{re.split('[^a-z.]', name)[0]}-eager"
     if name.startswith("vllm"):
         if "rocm" in name:
             return "vllm-rocm"
@@ -81,7 +81,9 @@ def _version(text: str) -> tuple[int, ...] | None:
 def read(row: Mapping[str, str], line: int) -> Measurement:
     """The measurement of one row. Raises `BadInput` with the field that is missing, impossible or not known."""
     model, accelerator = _model(_text(row, "model")), _accelerator(_text(row, "gpu"))
-    engine, note = generation(_text(row, "engine"), row.get("version", "")), row.get("note", "")
+    note = row.get("note", "")
+    eager = " (eager)" if "eager" in note else ""
+    engine = generation(_text(row, "engine") + eager, row.get("version", ""))
     weights = row.get("weight_dtype", "").lower() or model.weight_format
     weights = FORMATS.get(weights, weights)
     model.checkpoint(weights)

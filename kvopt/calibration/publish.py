@@ -20,7 +20,7 @@ from kvopt.calibration.fit import Design, Effects
 from kvopt.calibration.folds import folds
 from kvopt.calibration.measurement import Measurement, read
 from kvopt.errors import BadInput
-from kvopt.inputs.hierarchy import FACTORS, PARAMETERS, group
+from kvopt.inputs.hierarchy import FACTORS, PARAMETERS, group, is_eager
 from kvopt.results import write_atomically
 
 ENDS = (5.0, 95.0)
@@ -60,7 +60,9 @@ def spread(data: Design, effects: Effects) -> tuple[Pairs, dict[str, np.ndarray]
     for name, one in zip(names, data.measurements, strict=True):
         models[name].add(one.model.id)
     several = np.array([len(models[name]) > 1 for name in names])[data.readings.case]
-    counted = {"model": np.ones_like(several), "group": several, "none": np.ones_like(several)}
+    graphs = np.array([not is_eager(one.engine) for one in data.measurements])[data.readings.case]  # launching one by one varies far more
+    dense = np.array([not fitting.routed(one) for one in data.measurements])[data.readings.case]  # mixtures get the wider spread
+    counted = {"model": graphs & dense, "group": several & graphs, "none": np.ones_like(several)}
     found: Pairs = {}
     for quantity in sorted(set(data.readings.quantity.tolist())):
         found[quantity], low, high = {}, np.inf, -np.inf

@@ -91,6 +91,11 @@ def levels(accelerator: AcceleratorSpec, engine: str, weights: str, routed: bool
     }
 
 
+def is_eager(engine: str) -> bool:
+    """Whether an engine generation launches its kernels one by one, without CUDA graphs."""
+    return engine.endswith("-eager")
+
+
 def group(accelerator: str, engine: str, weights: str) -> str:
     """The name of a group: accelerator id, engine generation and weight class."""
     return f"{accelerator} {engine} {WEIGHT_CLASSES.get(weights, weights)}"

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from kvopt import catalog
 from kvopt.inputs.accelerator import AcceleratorSpec
-from kvopt.inputs.hierarchy import PARAMETERS, composed, levels, natural
+from kvopt.inputs.hierarchy import PARAMETERS, composed, is_eager, levels, natural
 from kvopt.inputs.sourced import checked
 from objectives.types import Efficiency
 
@@ -63,7 +63,7 @@ class Profile:
     """The profile of an accelerator, engine and weight format."""
 
     id: str  # the group
-    evidence: str  # model: measured with this model; group: with others; none: from its class, engine and format
+    evidence: str  # model: measured with this (dense) model; group: with others, or a mixture of experts; none: from class, engine and format
     rows: int  # measured in this group
     figures: dict[str, Figure]
     prefill_log_sd: float  # spread of ln(measured / predicted), prefill and TTFT
@@ -108,7 +108,7 @@ def closest(accelerator: AcceleratorSpec, engine: str, weights: str, model: str 
     fit = fit or fitted()
     at = levels(accelerator, engine, weights, routed)
     known = fit.groups.get(at["group"])
-    evidence = "none" if known is None else "model" if model in known.models else "group"
+    evidence = "none" if known is None or is_eager(engine) else "model" if model in known.models and not routed else "group"
     figures = {}
     for name in PARAMETERS:
         log_value, log_sd = composed(name, fit.effects, at)

@@ -63,7 +63,23 @@ CAPACITY_COLUMNS = (
     ),
     *("kv_cache_gib_logged", "kv_blocks_logged", "kv_tokens", "max_concurrency_logged", "fully_specified", "source", "notes"),
 )
-PEER_COLUMNS = ("id", "precision", "aic_predicted_ttft_ms", "aic_predicted_tpot_ms")
+PEER_COLUMNS = (
+    *(
+        "id",
+        "model_path",
+        "system",
+        "backend",
+        "backend_version",
+        "precision",
+        "isl",
+        "osl",
+        "batch_size",
+        "tp_size",
+        "silicon_ttft_ms",
+        "silicon_tpot_ms",
+    ),
+    *("aic_predicted_ttft_ms", "aic_predicted_tpot_ms"),
+)
 SWEEP = "AIConfigurator silicon sample"
 
 
@@ -82,10 +98,11 @@ def latency(row: Cells) -> dict[str, str] | None:
     return {
         **{name: row.get(name, "") for name in LATENCY_COLUMNS},
         **measured,
+        "engine": f"{row['engine']} (eager)" if "eager" in note and "eager" not in row["engine"] else row["engine"],
         "cached_len": cached.group(1) if cached else "",
         "pp": stages.group(1) if stages else "",
         "stream_interval": interval,
-        "fitted": "1" if row["use_for_fit"] == "1" or _mixture_sweep(row) else "0",
+        "fitted": "1" if row["use_for_fit"] == "1" or _mixture_sweep(row) or _eager(row) else "0",
         "source_id": identity.group(1) if identity else "",
     }
 
@@ -103,13 +120,18 @@ def _mixture_sweep(row: Cells) -> bool:
     return row["source"].startswith(SWEEP) and (read_model(row["model"]).experts or 1) > 1
 
 
+def _eager(row: Cells) -> bool:
+    """Rows without CUDA graphs, which the reference fit left out: here they are engines of their own. Layers split over GPUs stay out."""
+    return "eager" in row["note"] and "layers split" not in row["note"] and bool(row["e2e_s"])
+
+
 def capacity(row: Cells) -> dict[str, str]:
     """A row of capacity_logs.csv."""
     return {name: row.get(name, "") for name in CAPACITY_COLUMNS}
 
 
 def peer(row: Cells) -> dict[str, str]:
-    """A row of aiconfigurator_vs_silicon.csv: its predictions, under the id of the measured row."""
+    """A row of aiconfigurator_vs_silicon.csv: what was measured under which settings, and what it predicts."""
     return {name: row[name] for name in PEER_COLUMNS}
 
 
