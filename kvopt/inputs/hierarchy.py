@@ -53,7 +53,7 @@ PARAMETERS = {
     "server_s": Parameter("constant in TTFT", "s", 30e-3, _OVERHEAD),
     "allreduce": Parameter("all-reduce, share of the one-way scale-up bandwidth", "share", 0.5, (0.2, 0.1, 0.2, 0.3, 0.0, 0.0, 0.0, 0.1), True),
     "waves": Parameter("requests that a benchmark's client sends in a row", "requests", 10.0, (0.0, 0.0, 0.1, 0.1, 0.0, 0.0, 0.0, 0.15)),
-    "ahead": Parameter("prompts before one's own where a benchmark's requests are all alike", "prompts", 0.5, (0.2, 0, 0.5, 0.7, 0.3, 0, 0, 0.9)),
+    "ahead": Parameter("prompts before one's own where a benchmark's requests are all alike", "prompts", 0.2, (0.2, 0, 0.5, 1.0, 0.2, 0, 0.5, 0.7)),
 }
 """What a profile holds. `waves` and `ahead` say how benchmarks are run; the other names are those of `objectives.types.Efficiency`."""
 
