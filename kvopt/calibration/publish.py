@@ -26,6 +26,8 @@ from kvopt.results import write_atomically
 ENDS = (5.0, 95.0)
 TOLD = 0.98  # an effect whose spread the rows have narrowed to less than this share of the prior's is worth writing down
 FEWEST = 40  # left-out readings below which a quantity's spread is that of all quantities
+LEFT_OUT = {"model": ("row", "settings"), "group": ("model",), "none": ("group",)}
+"""What is left out of the fit to see how far kvopt errs with so much evidence (`kvopt.calibration.folds`)."""
 
 Pairs = dict[str, dict[str, tuple[float, float]]]
 
@@ -47,14 +49,13 @@ def rows_for_fit(path: Path) -> tuple[list[Measurement], list[str]]:
     return found, sources
 
 
-def spread(data: Design, effects: Effects) -> tuple[Pairs, dict[str, np.ndarray]]:
-    """Quantiles of ln(measured / predicted) by quantity and evidence, and the left-out errors they are of.
+def spread(data: Design, effects: Effects) -> Pairs:
+    """Quantiles of ln(measured / predicted) of left-out rows, by quantity and evidence.
 
-    Evidence `model`: other rows of the same group and model were fitted; `group`: rows of the group with other models; `none`: no row of the group.
+    Evidence `model`: other rows of the same group and (dense) model were fitted, of other settings or the same; `group`: rows of the group with other models,
+    or a mixture of experts; `none`: no row of the group.
     """
-    errors = {
-        name: -fitting.left_out(data, effects, folds(data.measurements, by)) for name, by in (("model", "row"), ("group", "model"), ("none", "group"))
-    }
+    errors = {name: [-fitting.left_out(data, effects, folds(data.measurements, by)) for by in ways] for name, ways in LEFT_OUT.items()}
     models: dict[str, set[str]] = collections.defaultdict(set)
     names = [group(one.accelerator.id, one.engine, one.weights) for one in data.measurements]
     for name, one in zip(names, data.measurements, strict=True):
@@ -66,13 +67,13 @@ def spread(data: Design, effects: Effects) -> tuple[Pairs, dict[str, np.ndarray]
     found: Pairs = {}
     for quantity in sorted(set(data.readings.quantity.tolist())):
         found[quantity], low, high = {}, np.inf, -np.inf
-        for evidence, error in errors.items():
+        for evidence, found_errors in errors.items():
             of_this = counted[evidence] & (data.readings.quantity == quantity)
-            chosen = error[of_this] if of_this.sum() >= FEWEST else error[counted[evidence]]
-            ends = np.percentile(chosen, ENDS)
+            chosen = of_this if of_this.sum() >= FEWEST else counted[evidence]
+            ends = np.percentile(np.concatenate([error[chosen] for error in found_errors]), ENDS)
             low, high = min(low, ends[0]), max(high, ends[1])  # less evidence is never a narrower spread
             found[quantity][evidence] = (float(low), float(high))
-    return found, errors
+    return found
 
 
 def fitted(data: Design, sources: Sequence[str], about: str) -> dict[str, Any]:
@@ -96,7 +97,7 @@ def fitted(data: Design, sources: Sequence[str], about: str) -> dict[str, Any]:
         for name in sorted(set(names)):
             row = design[names.index(name)]
             group_sd[name][parameter] = round(float(np.sqrt(row @ block @ row)), 4)
-    spreads, _ = spread(data, effects)
+    spreads = spread(data, effects)
     members = {name: [place for place, other in enumerate(names) if other == name] for name in sorted(set(names))}
     groups = {
         name: {

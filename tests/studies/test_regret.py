@@ -110,7 +110,16 @@ def test_perfect_predictions_have_no_regret(tmp_path: Path, monkeypatch: pytest.
     assert all(one.predicted == pytest.approx(one.measured, rel=1e-5) for one in found)
     assert any(one.peer for one in found)
     result = regret.run(path=path)
-    assert result.columns == ("groups", "who picks", "picks", "median loss %", "90th pct loss %", "over the limit %", "in interval %", "by % (median)")
+    assert result.columns == (
+        "groups",
+        "who picks",
+        "picks",
+        "median loss %",
+        "90th pct loss %",
+        "over the limit %",
+        "in interval %",
+        "by % (median)",
+    )
     ours = [row for row in result.rows if row["who picks"] == "kvopt"]
     assert ours[0]["groups"] == "all groups"
     for row in ours:
