@@ -78,7 +78,7 @@ def _question(verb: argparse.ArgumentParser, name: str) -> None:
     if name == "simulate":
         for option, said in OPTIONS.items():
             verb.add_argument(f"--{option.replace('_', '-')}", dest=option, metavar="X", default=None, help=said)
-        verb.add_argument("--plan", metavar="DIR", help="a run folder whose plan is simulated (default: the plan of analyze)")
+        verb.add_argument("--plan", metavar="DIR", help="a run folder whose plan and scenario are simulated (default: the plan of analyze)")
     if name == "pareto":
         verb.add_argument(
             "--objectives",
@@ -94,7 +94,7 @@ def _question(verb: argparse.ArgumentParser, name: str) -> None:
 def _validate(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("kind", metavar="KIND", help="latency or capacity: what was measured")
     verb.add_argument("file", metavar="FILE.csv", help="the measurements, one a row, with a header")
-    verb.add_argument("--predictions", metavar="OUT.csv", help="the file's own rows with predicted, lower and upper values of each quantity")
+    verb.add_argument("--predictions", metavar="OUT.csv", help="writes the file's own rows with predicted, lower and upper values of each quantity")
     verb.add_argument("--confidence", metavar="C", default="0.5", help="0.5 predicts the middle (default), 0.9 what a plan would quote")
     verb.add_argument("--json", action="store_true", help="print one JSON object to standard output and nothing else there")
 
@@ -139,6 +139,8 @@ def _is_option(arguments: argparse.Namespace, name: str) -> bool:
 
 
 def _written(arguments: argparse.Namespace, names: Iterable[str]) -> dict[str, Any]:
-    fields: dict[str, Any] = read_yaml(Path(arguments.config), "config") if arguments.config else {}
+    kept = Path(arguments.plan) / "scenario.yaml" if getattr(arguments, "plan", None) and not arguments.config else None
+    file = arguments.config or (kept if kept and kept.exists() else None)
+    fields: dict[str, Any] = read_yaml(Path(file), "config") if file else {}
     fields = {str(name).replace("-", "_"): value for name, value in fields.items()}
     return fields | {name: value for name in names if (value := getattr(arguments, name)) is not None}

@@ -163,6 +163,10 @@ def _catalog(asked: Any) -> int:
             from kvopt.inputs.model_names import resolve
 
             asked.id = resolve(asked.id) or asked.id
+        if asked.what == "accelerators":
+            from kvopt.inputs.accelerator_names import resolve_measured
+
+            asked.id = resolve_measured(asked.id) or asked.id
         entry = catalog.read(asked.what, asked.id.lower())
         if asked.json:
             print(json.dumps(entry, indent=2))
@@ -187,8 +191,14 @@ def _profiles(asked: Any) -> int:
     if asked.json:
         print(json.dumps(profiles.group(asked.id) if asked.id else profiles.groups(), indent=2))
     else:
-        profiles.show(asked.id, Console())
+        profiles.show(asked.id, wide_console())
     return 0
+
+
+def wide_console() -> Console:
+    """The terminal as it is; a file or a pipe wide enough that no cell is cut."""
+    console = Console(soft_wrap=False)
+    return console if console.is_terminal or os.environ.get("COLUMNS") else Console(width=180)
 
 
 def _validate(asked: Any) -> int:
@@ -205,7 +215,7 @@ def _validate(asked: Any) -> int:
     if asked.json:
         print(result.to_json())
     else:
-        show(result, Console(soft_wrap=False))
+        show(result, wide_console())
         if asked.predictions is not None:
             print(f"written to {asked.predictions}")
     return 0

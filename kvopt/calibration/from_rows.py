@@ -12,7 +12,7 @@ from kvopt.calibration.outcome import Calibrated, Refused
 from kvopt.errors import BadInput
 from kvopt.inputs.accelerator import AcceleratorSpec, read_accelerator
 from kvopt.inputs.efficiency import EfficiencySpec
-from kvopt.inputs.hierarchy import group
+from kvopt.inputs.hierarchy import WEIGHT_CLASSES, group
 
 COLUMNS = {"accelerator": "gpu", "model": "model", "tp": "tp", "engine": "engine"}
 """Options of the command line, and the columns that they fill where a row leaves them out."""
@@ -94,5 +94,7 @@ def _efficiency(spec: AcceleratorSpec, values: Mapping[str, tuple[float, float]]
         name: {"value": float(f"{value:.4g}"), "source": f"{where}; log standard deviation {log_sd:.2g}", "tag": "measured"}
         for name, (value, log_sd) in values.items()
     }
-    old = {} if spec.efficiency is None else spec.efficiency.model_dump(exclude_none=True)
-    return EfficiencySpec.model_validate({**old, **new})
+    engine, weights = rows[0].engine, WEIGHT_CLASSES.get(rows[0].weights, rows[0].weights)
+    before = spec.efficiency
+    old = before.model_dump(exclude_none=True) if before and (before.engine, before.weights) == (engine, weights) else {}
+    return EfficiencySpec.model_validate({**old, "engine": engine, "weights": weights, **new})

@@ -97,6 +97,8 @@ def read(row: Mapping[str, str], line: int) -> Measurement:
     if cached > prompt:
         raise BadInput("cached_len", f"{cached:g}", f"must not exceed prompt_len, {prompt:g}")
     gpus, tp = _number(row, "num_gpus", default=1.0), _number(row, "tp", default=1.0)
+    if tp != int(tp) or model.query_heads % int(tp):
+        raise BadInput("tp", f"{tp:g}", f"must be a whole number that divides the {model.query_heads} query heads of {model.name}")
     if "context parallel" in engine:
         raise BadInput("engine", row["engine"], "one prompt over several groups (ring attention) is not modelled")
     kind = row.get("kind", "")

@@ -35,6 +35,9 @@ def run(asked: Any) -> int:
         raise BadInput("tp", options["tp"], "must be a whole number, 1 or more")
     if bool(asked.file) == bool(asked.probe):
         raise BadInput("calibrate", asked.file or "nothing", "takes a FILE or --probe, one of them")
+    told = [name for name in ("accelerator", "model", "tp", "engine") if getattr(asked, name, None)]
+    if asked.probe and told:
+        raise BadInput(told[0], getattr(asked, told[0]), "says nothing of a probe, which measures this machine's own device")
     found, path = _probed(asked) if asked.probe else _read(asked, options)
     if found.spec is not None:
         accelerator_file.write(found.spec, found.source, path)

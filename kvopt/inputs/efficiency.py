@@ -12,6 +12,8 @@ class EfficiencySpec(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    engine: str = Field("", description="engine generation that it was measured with, as `kvopt catalog profiles` names it; empty: holds for all")
+    weights: str = Field("", description="class of weight formats that it was measured with, likewise")
     mfu: Sourced[Positive] | None = Field(None, description="dense products, share of the peak")
     mfu_attention: Sourced[Positive] | None = Field(None, description="prefill attention, share of the 16-bit peak")
     mfu_experts: Sourced[Positive] | None = Field(None, description="products of routed experts, share of the peak")

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from kvopt import catalog
 from kvopt.inputs.accelerator import AcceleratorSpec
 from kvopt.inputs.hierarchy import PARAMETERS, composed, is_eager, levels, natural
-from kvopt.inputs.sourced import checked
+from kvopt.inputs.sourced import Sourced, checked
 from objectives.types import Efficiency
 
 HOST_LINK = 0.65  # share of the nominal link that engine-level offload reaches: LMCache 41-44 GB/s of 64, a DRAM hit on H20 40
@@ -122,7 +122,7 @@ def closest(accelerator: AcceleratorSpec, engine: str, weights: str, model: str 
         prefill_log_sd=_log_sd(fit, ("prefill_s", "ttft_s"), evidence),
         decode_log_sd=_log_sd(fit, ("tpot_ms",), evidence),
     )
-    return _measured(profile, accelerator)
+    return _measured(profile, accelerator, at)
 
 
 def _log_sd(fit: Fitted, quantities: tuple[str, ...], evidence: str) -> float:
@@ -130,12 +130,12 @@ def _log_sd(fit: Fitted, quantities: tuple[str, ...], evidence: str) -> float:
     return float(np.mean(widths)) / ONE_SIDED
 
 
-def _measured(profile: Profile, accelerator: AcceleratorSpec) -> Profile:
-    """The profile with what the accelerator's own file was measured to reach."""
+def _measured(profile: Profile, accelerator: AcceleratorSpec, at: Mapping[str, str]) -> Profile:
+    """The profile with what the accelerator's own file was measured to reach, where that was with this engine and weight format."""
     own = accelerator.efficiency
-    if own is None:
+    if own is None or own.engine not in ("", at["engine"]) or own.weights not in ("", at["weights"]):
         return profile
-    stated = {name: number.value for name in type(own).model_fields if (number := getattr(own, name)) is not None}
+    stated = {name: number.value for name in type(own).model_fields if isinstance(number := getattr(own, name), Sourced)}
     scales = {"us": 1e-6, "ms": 1e-3}
     figures = dict(profile.figures)
     for name, value in stated.items():

@@ -41,8 +41,8 @@ Curve = tuple[np.ndarray, np.ndarray]  # of `reuse_curve`
 
 _NAMES = {
     "prompt_tokens": ("prompt_tokens", "ContextTokens", "num_prefill_tokens", "input_toks"),
-    "answer_tokens": ("answer_tokens", "GeneratedTokens", "num_decode_tokens", "output_toks"),
-    "arrival_s": ("arrival_s", "TIMESTAMP", "arrival_time"),
+    "answer_tokens": ("answer_tokens", "GeneratedTokens", "num_decode_tokens", "output_toks", "output_tokens"),
+    "arrival_s": ("arrival_s", "TIMESTAMP", "arrival_time", "timestamp", "Timestamp", "timestamp_s", "time_s"),
     "session": ("session",),
     "turn": ("turn",),
     "shared_prefix_tokens": ("shared_prefix_tokens",),
@@ -91,8 +91,11 @@ def read_trace(path: Path) -> Workload:
 
 
 def read_sessions(path: Path) -> list[Session]:
-    """The sessions of a trace file with every request as it came. Raises `BadInput` as `read_trace` does."""
-    return _read(path)[0]
+    """The sessions of a trace file with every request as it came. Raises `BadInput` as `read_trace` does, and where no request says when it came."""
+    sessions = _read(path)[0]
+    if len(sessions) > 1 and not any(request.arrival_s for session in sessions for request in session.requests):
+        raise BadInput("trace", path, f"says of no request when it came: needs a column {' or '.join(_NAMES['arrival_s'])}")
+    return sessions
 
 
 def _read(path: Path) -> tuple[list[Session], Curve]:

@@ -22,6 +22,7 @@ from kvopt.inputs.profile import Fitted, Profile
 from kvopt.validation.outcome import Outcome, Prediction
 from kvopt.validation.rows import Row
 from objectives.serving import benchmark
+from objectives.serving.group import weight_bytes
 
 HOST_COPY = 0.85  # share of the nominal link that a pinned copy reaches (H20, PCIe 5: 54.5 of 64 GB/s, flat from 0.1 to 6.4 GB)
 COPY_LATENCY_S = 20e-6  # of such a copy, the same rows
@@ -132,6 +133,8 @@ def _notes(one: Measurement, own: Profile) -> tuple[str, ...]:
     found = []
     if own.evidence == "none":
         found.append("nothing of this accelerator, engine and weight format was fitted: values of its class")
+    if float(weight_bytes(one.model.architecture(), one.model.checkpoint(one.weights))) > one.gpus * one.accelerator.memory.value:
+        found.append("the weights do not fit in this memory")
     if one.batch > benchmark.MOST_SEQUENCES:
         found.append("more requests at once than any that was fitted")
     return tuple(found)

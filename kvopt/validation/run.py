@@ -75,6 +75,8 @@ class Validation:
 
     def write_predictions(self, path: str | Path) -> None:
         """The file's own rows in order, with predicted_Q, lower_Q and upper_Q of each quantity Q; empty where refused. Raises `BadInput`."""
+        if not _replaceable(Path(path)):
+            raise BadInput("predictions", path, "is there and holds no predictions; name another file")
         names = [name for name in KINDS[self.kind].quantities if any(p.quantity == name for outcome in self.outcomes for p in outcome.predictions)]
         added = [f"{part}_{name}" for name in names for part in ("predicted", "lower", "upper")]
         out = io.StringIO()
@@ -99,8 +101,19 @@ def validate(kind: str, file: str | Path, confidence: float = MIDDLE) -> Validat
         raise BadInput("confidence", confidence, "must be above 0 and below 1")
     table = read_table(file, KINDS[kind].required)
     predict, deviations = KINDS[kind].load()
+    if not table.rows:
+        raise BadInput("file", file, "has a header and no rows")
     outcomes = tuple(predict(table.rows, confidence))
     return Validation(kind, str(file), confidence, table, outcomes, deviations)
+
+
+def _replaceable(path: Path) -> bool:
+    """Whether a file can be written over: it is not there, empty, or of the like that is written."""
+    if not path.exists():
+        return True
+    with path.open(encoding="utf-8", errors="replace") as file:
+        first = file.readline()
+    return not first.strip() or "predicted_" in first
 
 
 def _cell(value: float) -> str:
