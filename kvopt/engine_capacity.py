@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from kvopt.capacity import deployed
-from kvopt.capacity.constants import load_all
+from kvopt.capacity.constants import engines
 from kvopt.capacity.formats import FORMATS
 from kvopt.problem import Problem
 
@@ -19,8 +19,7 @@ def engine_capacity(problem: Problem, plan: dict[str, Any], session_bytes: float
     scenario's context by the model's own formula. None where no rules are known: the theory, other engines, methods that engines have no cache format for.
     """
     kv_format = _format(plan["methods"])
-    known = {entry.engine for entry in load_all()}
-    if problem.scenario.fidelity == "peak" or problem.engine.id not in known or kv_format is None or problem.model.parameters.total is None:
+    if problem.scenario.fidelity == "peak" or problem.engine.id not in engines() or kv_format is None or problem.model.parameters.total is None:
         return None
     longest = int(np.max(problem.sessions.prompt + problem.sessions.turns * (problem.sessions.question + problem.sessions.answer)))
     found = deployed(

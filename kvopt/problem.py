@@ -108,8 +108,7 @@ class Problem:
         return self._profile(self.checkpoints[0])
 
     def _profile(self, weights: Weights) -> Profile:
-        routed = (self.model.experts or 1) > 1
-        return profile.closest(self.accelerator, self.engine.generation, weights.format, self.model.id, routed)
+        return profile.closest(self.accelerator, self.engine.generation, weights.format, self.model.id, self.model.routed)
 
     def system(self, weights: Weights | None = None) -> System:
         """Everything given, with one of the checkpoints (the first, unless said otherwise)."""

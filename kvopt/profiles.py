@@ -65,7 +65,7 @@ def _profile(name: str) -> Profile:
 
 def _routed(model: str) -> bool:
     try:
-        return (read_model(model).experts or 1) > 1
+        return read_model(model).routed
     except BadInput:
         return False
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from kvopt.calibration import fit as fitting
-from kvopt.calibration.fit import Design, routed
+from kvopt.calibration.fit import Design
 from kvopt.calibration.folds import folds
 from kvopt.calibration.measurement import Measurement
 from kvopt.calibration.publish import rows_for_fit
@@ -50,7 +50,7 @@ class LeftOut:
     @property
     def mixture(self) -> np.ndarray:
         """Which readings are of mixtures of experts."""
-        return np.array([routed(one) for one in self.measurements])
+        return np.array([one.model.routed for one in self.measurements])
 
 
 @cache

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from kvopt.calibration.fit import routed
 from kvopt.validation.latency import predict
 from kvopt.validation.rows import Row
 from studies.evidence import AICONFIGURATOR, LATENCY, table
@@ -39,8 +38,8 @@ def run(out: Path | None = None, path: Path = LATENCY) -> StudyResult:
     errors: dict[str, dict[str, list[tuple[float, float]]]] = {}
     for case, row in pairs:
         one = found.data.measurements[case]
-        kind = "mixtures of experts" if routed(one) else "dense"
-        for name in (f"all {kind}", f"{one.accelerator.id} {one.engine} {one.weights} {'MoE' if routed(one) else 'dense'}"):
+        kind = "mixtures of experts" if one.model.routed else "dense"
+        for name in (f"all {kind}", f"{one.accelerator.id} {one.engine} {one.weights} {'MoE' if one.model.routed else 'dense'}"):
             for quantity, column in COLUMNS.items():
                 measured = one.measured[quantity] / (1e3 if quantity == "tpot_ms" else 1.0)
                 theirs = row.number(column)

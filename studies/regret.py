@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 
-from kvopt.calibration.fit import routed
 from kvopt.calibration.folds import settings_group
 from kvopt.calibration.measurement import Measurement
 from kvopt.inputs import profile
@@ -104,7 +103,7 @@ def settings(path: Path = LATENCY) -> list[Setting]:
 
 def _inside(one: Measurement, error: float) -> bool:
     """Whether ln(measured / predicted) of a throughput lies in the interval that kvopt prints: that of the time it is made of, turned round."""
-    evidence = profile.closest(one.accelerator, one.engine, one.weights, one.model.id, routed(one)).evidence
+    evidence = profile.closest(one.accelerator, one.engine, one.weights, one.model.id, one.model.routed).evidence
     spread = profile.fitted().spread
     if one.experiment == "max load":
         low, high = spread["throughput_tok_s"][evidence]

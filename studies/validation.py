@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from kvopt.calibration.fit import routed
 from kvopt.calibration.measurement import Measurement
 from kvopt.errors import unknown
 from kvopt.inputs import profile
@@ -74,5 +73,5 @@ def _interval(one: Measurement, quantity: str, mode: str) -> profile.Pair:
     fit = profile.fitted()
     known = fit.groups.get(group(one.accelerator.id, one.engine, one.weights))
     others = set(known.models) - {one.model.id} if known else set()
-    evidence = ("group" if routed(one) else "model") if MODES[mode] != "model" else "group" if others else "none"
+    evidence = ("group" if one.model.routed else "model") if MODES[mode] != "model" else "group" if others else "none"
     return fit.spread[quantity][evidence]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -16,8 +15,9 @@ from kvopt.calibration.measurement import Measurement
 from kvopt.inputs import method, profile
 from kvopt.inputs.choice import MethodChoice
 from kvopt.inputs.hierarchy import PARAMETERS
+from objectives.serving import kv_cache
 from objectives.serving.benchmark import Requests, Times, times
-from objectives.types import Architecture, Effects, Plan, Schedule, System, Workload, replace
+from objectives.types import Architecture, Effects, Plan, Schedule, System, Workload, pytree, replace
 
 READ = {
     ("batch", "prefill_s"): "prefill_s",
@@ -34,7 +34,7 @@ MAX_LOAD_FRACTION = 0.95  # of memory, as NVIDIA's max-load tables were run (Ten
 RESERVE_BYTES = 2e9  # [bytes] per accelerator besides weights and cache; within 1 GB of what engines log, and only rows at the limit feel it
 
 
-@dataclass(frozen=True)
+@pytree
 class Cases:
     """Stacked inputs of `predicted`; every leaf leads with `(rows,)`."""
 
@@ -52,7 +52,7 @@ def stack(measurements: Sequence[Measurement]) -> Cases:
     architectures = {name: _padded(model.architecture(), deepest) for name, model in models.items()}
     rows = [_case(one, architectures[one.model.id]) for one in measurements]
     system, plan, effects, schedule, requests = (jax.tree.map(lambda *leaves: np.stack(leaves), *part) for part in zip(*rows, strict=True))
-    return Cases(system, plan, effects, schedule, requests)
+    return Cases(system=system, plan=plan, effects=effects, schedule=schedule, requests=requests)
 
 
 def predicted(cases: Cases, parameters: dict[str, Any]) -> Times:
@@ -67,14 +67,20 @@ def predicted(cases: Cases, parameters: dict[str, Any]) -> Times:
 
 
 @jax.jit
-def _log_times(cases: tuple[Any, ...], parameters: dict[str, Any]) -> Times:
-    return jax.tree.map(jnp.log, predicted(Cases(*cases), parameters))
+def _log_times(cases: Cases, parameters: dict[str, Any]) -> Times:
+    return jax.tree.map(jnp.log, predicted(cases, parameters))
 
 
 def log_times(cases: Cases, parameters: dict[str, Any]) -> dict[str, np.ndarray]:
     """Logarithms of all readings, by name, `(rows,)` each."""
-    found = _log_times((cases.system, cases.plan, cases.effects, cases.schedule, cases.requests), parameters)
-    return {name: np.asarray(value, float) for name, value in found._asdict().items()}
+    return {name: np.asarray(value, float) for name, value in _log_times(cases, parameters)._asdict().items()}
+
+
+def cache_bytes(one: Measurement) -> float:
+    """[bytes] of the cache of the row's prompt, each byte once."""
+    system, plan, effects, _, requests = _case(one, one.model.architecture())
+    moved = kv_cache.cache(system.architecture, plan, effects, "moved")
+    return float(kv_cache.session_bytes(system.architecture, effects, moved, requests.cached + requests.new))
 
 
 def throughput(one: Measurement, seconds: dict[str, float]) -> float:

@@ -55,26 +55,17 @@ class Design:
 
 
 def _arrays(data: Design) -> tuple[Any, None]:
-    cases, read = data.cases, data.readings
-    return (
-        (cases.system, cases.plan, cases.effects, cases.schedule, cases.requests),
-        (read.case, read.reading, read.log_value, read.noise),
-        data.index,
-    ), None
+    read = data.readings
+    return (data.cases, (read.case, read.reading, read.log_value, read.noise), data.index), None
 
 
 def _of_arrays(_: None, arrays: Any) -> Design:
     cases, (case, reading, log_value, noise), index = arrays
-    return Design((), Cases(*cases), Readings(case, reading, log_value, np.array([]), noise), {}, index)
+    return Design((), cases, Readings(case, reading, log_value, np.array([]), noise), {}, index)
 
 
 # what a compiled program takes of the rows: their numbers, so that rows of the same kinds share one program
 jax.tree_util.register_pytree_node(Design, _arrays, _of_arrays)
-
-
-def routed(one: Measurement) -> bool:
-    """Whether its model has routed experts."""
-    return (one.model.experts or 1) > 1
 
 
 def readings(measurements: Sequence[Measurement]) -> Readings:
@@ -93,7 +84,7 @@ def readings(measurements: Sequence[Measurement]) -> Readings:
 
 def design(measurements: Sequence[Measurement]) -> Design:
     """The rows of a fit."""
-    at = [levels(one.accelerator, one.engine, one.weights, routed(one)) for one in measurements]
+    at = [levels(one.accelerator, one.engine, one.weights, one.model.routed) for one in measurements]
     names = {factor: sorted({row[factor] for row in at}) for factor in FACTORS}
     index = {factor: np.array([names[factor].index(row[factor]) for row in at]) for factor in FACTORS}
     return Design(tuple(measurements), stack(measurements), readings(measurements), names, index)

@@ -6,7 +6,6 @@ python -m kvopt.calibration.publish latency_points.csv kvopt/catalog/profiles/fi
 from __future__ import annotations
 
 import collections
-import csv
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,6 +21,7 @@ from kvopt.calibration.measurement import Measurement, read
 from kvopt.errors import BadInput
 from kvopt.inputs.hierarchy import FACTORS, PARAMETERS, group, is_eager
 from kvopt.results import write_atomically
+from kvopt.validation.rows import read_table
 
 ENDS = (5.0, 95.0)
 TOLD = 0.98  # an effect whose spread the rows have narrowed to less than this share of the prior's is worth writing down
@@ -35,17 +35,16 @@ Pairs = dict[str, dict[str, tuple[float, float]]]
 def rows_for_fit(path: Path) -> tuple[list[Measurement], list[str]]:
     """The measurements of a file that are marked for fitting (column `fitted`), with the source of each. What cannot be read is left out."""
     found, sources = [], []
-    with path.open(newline="", encoding="utf-8") as file:
-        for line, row in enumerate(csv.DictReader(file), start=2):
-            if row.get("fitted", "1") != "1":
-                continue
-            try:
-                one = read(row, line)
-            except BadInput:
-                continue
-            if one.experiment != "transfer":
-                found.append(one)
-                sources.append(row.get("source", path.name))
+    for row in read_table(path).rows:
+        if row.cells.get("fitted", "1") != "1":
+            continue
+        try:
+            one = read(row.cells, row.line)
+        except BadInput:
+            continue
+        if one.experiment != "transfer":
+            found.append(one)
+            sources.append(row.cells.get("source", path.name))
     return found, sources
 
 
@@ -62,7 +61,7 @@ def spread(data: Design, effects: Effects) -> Pairs:
         models[name].add(one.model.id)
     several = np.array([len(models[name]) > 1 for name in names])[data.readings.case]
     graphs = np.array([not is_eager(one.engine) for one in data.measurements])[data.readings.case]  # launching one by one varies far more
-    dense = np.array([not fitting.routed(one) for one in data.measurements])[data.readings.case]  # mixtures get the wider spread
+    dense = np.array([not one.model.routed for one in data.measurements])[data.readings.case]  # mixtures get the wider spread
     counted = {"model": graphs & dense, "group": several & graphs, "none": np.ones_like(several)}
     found: Pairs = {}
     for quantity in sorted(set(data.readings.quantity.tolist())):

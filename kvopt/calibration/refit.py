@@ -10,7 +10,7 @@ import numpy as np
 from jax import Array
 
 from kvopt.calibration.cases import predicted, stack
-from kvopt.calibration.fit import DEGREES, descended, readings, routed
+from kvopt.calibration.fit import DEGREES, descended, readings
 from kvopt.calibration.measurement import Measurement
 from kvopt.errors import BadInput
 from kvopt.inputs import profile
@@ -35,7 +35,7 @@ def refit(measurements: Sequence[Measurement]) -> dict[str, tuple[float, float]]
         raise BadInput("measurements", ", ".join(groups) or "none", "must be of one accelerator, engine and weight format; calibrate each by itself")
     read = readings(measurements)
     first = measurements[0]
-    known = profile.closest(first.accelerator, first.engine, first.weights, first.model.id, any(map(routed, measurements)))
+    known = profile.closest(first.accelerator, first.engine, first.weights, first.model.id, any(one.model.routed for one in measurements))
     names = list(PARAMETERS)
     middle = np.array([_log(name, known.figures[name].value) for name in names])
     sd = np.array([max(known.figures[name].log_sd, LEAST_SD) for name in names])

@@ -87,6 +87,11 @@ def load_all() -> tuple[Generation, ...]:
     return tuple(load(name) for name in catalog.ids("capacity"))
 
 
+def engines() -> tuple[str, ...]:
+    """Ids of the engines whose rules are known, sorted."""
+    return tuple(sorted({entry.engine for entry in load_all()}))
+
+
 def version_of(text: str) -> Version | None:
     """The version in what people write it: 0.19.0, 0.17.1rc1.dev88, v0.10; or of a month, "main (Apr 2024)". None where it says neither."""
     dated = re.search(rf"({'|'.join(_MONTHS)})[a-z]*\.? (20\d\d)", text.lower())
@@ -101,7 +106,7 @@ def generation(engine: str, version: str = "", fallback: str = "") -> Generation
     """The generation of an engine's version; without a version the generation `fallback`, or the engine's newest. Raises `BadInput`."""
     known = sorted((entry for entry in load_all() if entry.engine == engine), key=lambda entry: entry.since)
     if not known:
-        raise BadInput("engine", engine, f"no capacity rules; one of {', '.join(sorted({entry.engine for entry in load_all()}))}")
+        raise BadInput("engine", engine, f"no capacity rules; one of {', '.join(engines())}")
     asked = version_of(version)
     if asked is None:
         return load(fallback) if fallback else known[-1]

@@ -71,7 +71,7 @@ def deployment_of(row: Row, generations: dict[str, constants.Generation] | None 
         found = constants.load("vllm-v0")
     if engine == "trtllm" and not row.text("max_num_seqs"):
         raise Refusal("max_num_seqs: missing: the buffers that TensorRT-LLM takes first are those of its build limits")
-    if found.id == "vllm-early" and (model.experts or 1) > 1 and (constants.version_of(version) or (0, 5)) < (0, 3):
+    if found.id == "vllm-early" and model.routed and (constants.version_of(version) or (0, 5)) < (0, 3):
         raise Refusal(f"engine_version: {version}: what vLLM before 0.3 set aside for experts is not known")
     weights, experts_only = weights_of(label, row.text("activation_dtype"), model)
     uneven = re.search(r"\d+(?:\+\d+)+", note)
@@ -129,7 +129,7 @@ def weights_of(label: str, activations: str, model: ModelSpec) -> tuple[str, boo
         return model.weight_format, model.other_format == "bf16"
     if name == "bf16" and activations.lower() == "float32":
         name = "fp32"
-    mixed = (model.experts or 1) > 1 and (name in ("nvfp4", "mxfp4") or "gptq" in text)
+    mixed = model.routed and (name in ("nvfp4", "mxfp4") or "gptq" in text)
     return name, mixed
 
 

@@ -101,7 +101,7 @@ def token_pass(deployment: Deployment) -> float:
     hidden, width = model.hidden or 0, model.intermediate or 0
     shared = (4 if tp > 1 else 3) * hidden
     values = deployment.chunk * (3 * width / tp + shared)
-    if (model.experts or 1) > 1:
+    if model.routed:
         tokens = min(deployment.chunk * deployment.dp, EXPERT_CHUNK)
         routed = model.experts_per_token or 1
         values = max(values, deployment.chunk * shared + tokens * routed * (3 * expert_width(model) / tp + hidden))
@@ -114,7 +114,7 @@ def experts_held(deployment: Deployment) -> float:
     DeepSeek-V2-Lite and Qwen1.5-MoE on one H100: 0.45 and 0.31 GiB above the sampler's pass. MXFP4 kernels have none.
     """
     model = deployment.model
-    if (model.experts or 1) <= 1 or deployment.weights == "mxfp4":
+    if not model.routed or deployment.weights == "mxfp4":
         return 0.0
     hidden, inner = model.hidden or 0, expert_width(model) / deployment.tp
     per_token = (model.experts_per_token or 1) * (max(2 * inner, hidden) + max(inner, hidden))
@@ -151,7 +151,7 @@ def outside(deployment: Deployment) -> Outside | None:
     if generation.rule == "free":
         return None
     joined = deployment.tp * deployment.pp * deployment.dp > 1 and deployment.linked
-    experts = EXPERT_GRAPHS if (deployment.model.experts or 1) > 1 else 1.0
+    experts = EXPERT_GRAPHS if deployment.model.routed else 1.0
     layers = deployment.model.layers / deployment.pp
     return Outside(
         room=(1 - deployment.utilisation) * deployment.visible_bytes,

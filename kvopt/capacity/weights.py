@@ -60,7 +60,7 @@ def padding(deployment: Deployment) -> float:
     gpt-oss-20b on 1, 2 and 4 H100: 13.64, 7.01 and 3.63 GiB.
     """
     model = deployment.model
-    if deployment.weights != "mxfp4" or (model.experts or 1) <= 1:
+    if deployment.weights != "mxfp4" or not model.routed:
         return 1.0
     inner, hidden = expert_width(model) / deployment.tp, model.hidden or 0
     return math.ceil(inner / 128) * 128 / inner * math.ceil(hidden / 256) * 256 / hidden

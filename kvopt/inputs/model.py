@@ -125,6 +125,11 @@ class ModelSpec(_Frozen):
                 raise ValueError(f"weight format {label} is not one of {', '.join(BYTES_PER_PARAMETER)}")
         return self
 
+    @property
+    def routed(self) -> bool:
+        """Whether it routes tokens to experts."""
+        return (self.experts or 1) > 1
+
     def architecture(self, per_layer: bool = False) -> types.Architecture:
         """The pytree the objectives take, with float64 leaves; NaN where the config does not say.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from kvopt.capacity.constants import Generation, generation, load_all
+from kvopt.capacity.constants import Generation, engines, generation
 from kvopt.inputs.accelerator import AcceleratorSpec
 from kvopt.inputs.engine import EngineSpec
 
@@ -22,8 +22,7 @@ def linked(accelerator: AcceleratorSpec) -> bool:
 
 def rules(engine: EngineSpec) -> Generation:
     """The capacity rules of the version that the catalog describes."""
-    known = {entry.engine for entry in load_all()}
-    return generation(engine.id, engine.version) if engine.id in known else generation(LIKE)
+    return generation(engine.id, engine.version) if engine.id in engines() else generation(LIKE)
 
 
 def reserves(engine: EngineSpec, accelerator: AcceleratorSpec) -> dict[str, float]:

@@ -12,8 +12,7 @@ from statistics import NormalDist
 
 import numpy as np
 
-from kvopt.calibration.cases import READ, log_times, stack, throughput
-from kvopt.calibration.fit import routed
+from kvopt.calibration.cases import READ, cache_bytes, log_times, stack, throughput
 from kvopt.calibration.measurement import Measurement, read
 from kvopt.errors import BadInput
 from kvopt.inputs import profile
@@ -53,7 +52,7 @@ def predict(rows: Sequence[Row], confidence: float, fit: Fitted | None = None) -
 
 
 def _predicted(found: Sequence[Measurement], confidence: float, fit: Fitted) -> list[Outcome]:
-    profiles = [profile.closest(one.accelerator, one.engine, one.weights, one.model.id, routed(one), fit) for one in found]
+    profiles = [profile.closest(one.accelerator, one.engine, one.weights, one.model.id, one.model.routed, fit) for one in found]
     parameters = {name: np.array([own.figures[name].value for own in profiles]) for name in PARAMETERS}
     logs = log_times(stack(found), parameters)
     outcomes = []
@@ -97,9 +96,7 @@ def _transfer(one: Measurement, confidence: float) -> Outcome:
     """A copy between host and accelerator of the cache of a prompt."""
     if "transfer" not in one.engine and "copy" not in one.engine and "lmcache" not in one.engine:
         return Outcome(one.line, refused=True, why="kind: a transfer over a network, whose link no accelerator file names")
-    architecture = one.model.architecture()
-    entry = architecture.layer_count * architecture.head_count * architecture.stores * (architecture.key_width + architecture.value_width)
-    size = float(np.sum(entry * (np.minimum(one.new, architecture.window) + architecture.global_rate * one.new)) * one.kv_bits / 8)
+    size = cache_bytes(one)
     link = float(one.accelerator.pytree().host_bandwidth)
     if math.isnan(link):
         return Outcome(one.line, refused=True, why=f"gpu: the host link of {one.accelerator.id} is not known")
@@ -119,7 +116,7 @@ def _transfer(one: Measurement, confidence: float) -> Outcome:
 
 def group_name(one: Measurement) -> str:
     """What rows are reported together: accelerator, engine generation, weights, dense or routed, maximum load apart."""
-    parts = [one.accelerator.id, one.engine, one.weights, "MoE" if routed(one) else "dense"]
+    parts = [one.accelerator.id, one.engine, one.weights, "MoE" if one.model.routed else "dense"]
     return " ".join([*parts, *(["max load"] if one.experiment == "max load" else [])])
 
 

@@ -67,9 +67,3 @@ def at_least_one(number: Array) -> Array:
     """max(number, 1), rounded at the corner."""
     others = number - 1
     return 1 + (others + jnp.sqrt(others**2 + SOFT**2)) / 2
-
-
-def present(batch: Array, users: Array | float) -> Array:
-    """Decodes in flight given that there are any, when each of the users decodes for a share batch / users of the time: Poisson for many."""
-    share = jnp.clip(batch / users, 1e-9, 0.999)
-    return batch / -jnp.expm1(batch * jnp.log1p(-share) / share)

@@ -5,8 +5,8 @@ t_mix while some prompt is being prefilled (a share rho_p of the time) and t_dec
 
     lambda * R * A = b * (lambda * n_mix + (1 - lambda * M) / t_dec),    M = sum of the mixed steps' time of one session, n_mix their number
 
-and lambda = 1 / T(b) with T(b) = M + (R * A / b - n_mix) * t_dec + exposed switching: what a group spends on one session. It holds from light load, where
-t_dec is that of b given that anyone decodes, up to b = R * A / n_mix, where every step carries a chunk.
+and lambda = 1 / T(b) with T(b) = M + (R * A / b - n_mix) * t_dec + exposed switching: what a group spends on one session. It holds from light load up to
+b = R * A / n_mix, where every step carries a chunk; t_dec is the step that a token sees, its own request and (1 - 1/N) * b others in it.
 
 Where users are few, the one whose prompt is being prefilled is missed among those who decode: (1 - 1/N) as many decode beside a prompt as at other times,
 so that T(b) = M + (R * A / b * (1 - rho_p / N) - (1 - 1/N) * n_mix) * t_dec + exposed switching, rho_p = M / T, N being what Little's law gives

@@ -117,7 +117,7 @@ def _streams(row: Cells) -> bool:
 
 def _mixture_sweep(row: Cells) -> bool:
     """Serving sweeps of mixtures of experts: left out of the reference fit, which had no terms for them."""
-    return row["source"].startswith(SWEEP) and (read_model(row["model"]).experts or 1) > 1
+    return row["source"].startswith(SWEEP) and read_model(row["model"]).routed
 
 
 def _eager(row: Cells) -> bool:
