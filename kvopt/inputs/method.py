@@ -7,12 +7,25 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from kvopt import catalog
-from kvopt.inputs.evidence import BitsCurve, Curve, Frozen, KeepCurve
+from kvopt.inputs.evidence import Frozen
 from kvopt.inputs.sourced import Sourced, Tag, checked
 
 Dimension = Literal["layer", "head", "token", "rank", "bits", "prefill"]
 DIMENSIONS: tuple[Dimension, ...] = ("layer", "head", "token", "rank", "bits", "prefill")
 Where = Literal["engine-ready", "research library", "needs a trained checkpoint"]
+POOLS: dict[Dimension, tuple[str, ...]] = {
+    "layer": ("shared", "merged", "trained-sharing", "removed"),
+    "head": ("static-heads", "head-budgets", "fewer-kv-heads"),
+    "token": ("scored", "agnostic", "reconstruction", "window", "random", "prompt", "retrieval", "decoding"),
+    "rank": ("one-shot", "cross-layer", "trained-latent"),
+    "bits": ("careful", "plain", "float4"),
+    "prefill": ("sparse-attention",),
+}
+"""Kinds of method within a dimension: what a method with few measurements of its own borrows from.
+
+token: scored by attention (SnapKV, H2O), without looking at the question (norms, expected attention), by reconstructing the context (KVzip), a window
+(StreamingLLM), random, compression of the prompt's text, retrieval at every step (Quest, InfLLM: nothing is dropped), eviction while decoding.
+"""
 
 
 class CutsSpec(Frozen):
@@ -60,6 +73,8 @@ class RunsIn(Frozen):
     engine: Literal["vllm", "sglang", "trtllm", "lmdeploy", "hf"]
     setting: str = Field(min_length=2, description="flag and value, or class")
     version: str = Field(min_length=1, description="engine or library version that this was read from")
+    masks_only: str | None = Field(None, min_length=3, description="source that says that what it drops is only masked here: no memory is freed")
+    own_code: bool = Field(False, description="code of its own that changes the engine, not the engine as it is installed")
 
 
 class MethodSpec(Frozen):
@@ -73,10 +88,12 @@ class MethodSpec(Frozen):
     where: Where
     runs_in: tuple[RunsIn, ...] = ()
     excludes: tuple[str, ...] = Field((), description="ids of methods, or dimensions, that it cannot be combined with")
+    pool: str = Field("", description="kind of method within its dimension, see POOLS; empty: nothing to borrow accuracy from")
+    labels: tuple[str, ...] = Field((), description="how published tables write it, without their remarks in parentheses")
     cuts: CutsSpec
     allowed: Keeps | None = None
     formats: tuple[Format, ...] = ()
-    full_until_prefilled: bool = Field(False, description="tokens are evicted only once the whole prompt is prefilled")
+    full_until_prefilled: bool = Field(False, description="nothing is cut until the whole prompt is prefilled")
     edge_layers_16bit: int = Field(0, ge=0, description="first and last layers, this many each, that stay in 16 bits")
     streaming_tokens: Sourced[float] | None = Field(None, description="sink + recent tokens kept by a streaming head")
     scale_bits_per_element: Sourced[float] | None = Field(None, description="group-wise scales and zeros, bits per stored element")
@@ -85,27 +102,28 @@ class MethodSpec(Frozen):
     score_read: Sourced[float] | None = Field(None, description="share of the full K read at every step to choose what to read")
     reconstruct: bool = Field(False, description="low-rank K and V are expanded at every step")
     extra_prefill: Sourced[float] | None = Field(None, description="extra prefill work, share of the prompt's own")
-    keep_curves: tuple[KeepCurve, ...] = ()
-    bits_curves: tuple[BitsCurve, ...] = ()
 
     @model_validator(mode="after")
     def _fits_its_dimension(self) -> Self:
-        if self.dimension == "bits" and (not self.formats or self.allowed is not None or self.keep_curves):
-            raise ValueError("a bits method has formats and bits_curves, not allowed and keep_curves")
-        if self.dimension != "bits" and (self.formats or self.allowed is None or self.bits_curves):
-            raise ValueError("a method that keeps a share has allowed and keep_curves, not formats and bits_curves")
+        if self.dimension == "bits" and (not self.formats or self.allowed is not None):
+            raise ValueError("a bits method has formats, not allowed")
+        if self.dimension != "bits" and (self.formats or self.allowed is None):
+            raise ValueError("a method that keeps a share has allowed, not formats")
+        if self.pool and self.pool not in POOLS[self.dimension]:
+            raise ValueError(f"pool: a {self.dimension} method is one of {', '.join(POOLS[self.dimension])}")
         if self.where == "engine-ready" and not self.runs_in:
             raise ValueError("an engine-ready method names in runs_in what runs it")
         return self
 
-    @property
-    def curves(self) -> tuple[Curve, ...]:
-        """The evidence of its accuracy; empty where there is none, and then a search must not offer it."""
-        return self.bits_curves if self.dimension == "bits" else self.keep_curves
+    def placed(self, engine: str) -> RunsIn | None:
+        """How the engine, as it is installed, is told to use the method; none where it cannot, or frees no memory with it."""
+        if self.where == "needs a trained checkpoint":
+            return None
+        return next((entry for entry in self.runs_in if entry.engine == engine and not entry.masks_only and not entry.own_code), None)
 
     def runs_on(self, engine: str) -> bool:
-        """Whether a plan with this method can be deployed on the engine today."""
-        return self.where == "engine-ready" and any(entry.engine == engine for entry in self.runs_in)
+        """Whether a plan with this method can be deployed on the engine today: who names a research library has it."""
+        return self.placed(engine) is not None
 
 
 def load(name: str) -> MethodSpec:
