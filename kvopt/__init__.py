@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from kvopt.errors import BadInput as BadInput
 
 if TYPE_CHECKING:
+    from kvopt.accuracy.next_measurement import next_measurements as next_measurements
     from kvopt.api import analyze as analyze
     from kvopt.api import evaluate as evaluate
     from kvopt.api import optimize as optimize
@@ -24,12 +25,13 @@ if TYPE_CHECKING:
     from kvopt.results import load as load
     from kvopt.simulation.verb import simulate as simulate
 
-__all__ = ["BadInput", "Result", "Scenario", "analyze", "evaluate", "load", "optimize", "pareto", "sensitivity", "simulate"]
+__all__ = ["BadInput", "Result", "Scenario", "analyze", "evaluate", "load", "next_measurements", "optimize", "pareto", "sensitivity", "simulate"]
 
 _HOMES = {
     **dict.fromkeys(("analyze", "evaluate", "optimize", "pareto", "sensitivity"), "kvopt.api"),
     **dict.fromkeys(("Result", "load"), "kvopt.results"),
     "Scenario": "kvopt.inputs.scenario",
+    "next_measurements": "kvopt.accuracy.next_measurement",
     "simulate": "kvopt.simulation.verb",
 }
 

@@ -10,14 +10,17 @@ from typing import Any
 import moocore
 import numpy as np
 
-from kvopt import describe, named
+from kvopt import any_engine, describe, named
+from kvopt.any_engine import Answered
 from kvopt.errors import BadInput, unknown
+from kvopt.head_plans import head_plan
+from kvopt.head_summary import files, summary
 from kvopt.infeasible import explain, weights_do_not_fit
 from kvopt.inputs.choice import MethodChoice
 from kvopt.inputs.scenario import Scenario
 from kvopt.metrics import assess
-from kvopt.plans import from_plan
 from kvopt.problem import Problem, resolve
+from kvopt.realise import gap
 from kvopt.results import Result
 from kvopt.search import best as search
 from kvopt.search.best import Point
@@ -25,12 +28,13 @@ from kvopt.search.elasticity import elasticities
 from kvopt.search.evaluate import GOALS
 from kvopt.search.lanes import Choice, memory_left
 from kvopt.search.pipeline import Progress
-from kvopt.search.solve import Solved, at_latencies, least_broken, solve, vector
+from kvopt.search.solve import at_latencies, least_broken, vector
 
 LATENCIES = 6  # limits between the least latency found and the best plan's, at which a front against a latency is searched once more
 OBJECTIVES = ("sessions_per_gpu_hour", "accuracy_retained")
 FRONT_FLOOR = 0.5  # a front that trades accuracy is drawn down to half of it
 FRONT_POINTS = 60
+KEPT = ("plan", "metrics", "constraints", "bottleneck", "evidence", "baseline", "research", "gap", "infeasible")  # of the best plans, beside a front
 
 
 def analyze(scenario: Scenario | None = None, **fields: Any) -> Result:
@@ -38,18 +42,23 @@ def analyze(scenario: Scenario | None = None, **fields: Any) -> Result:
 
     Takes the scenario's fields by name. Raises `BadInput`; infeasible is a result with `feasible` false.
     """
-    problem = _problem(scenario, fields)
+    return any_engine.best_result([(problem, _analyzed(problem)) for problem in any_engine.able(_problem(scenario, fields))])
+
+
+def _analyzed(problem: Problem) -> Result:
+    """What the named plan gives on the problem's engine."""
     chosen, fixed = named.methods(problem)
     grouped, weights = named.groupings(problem), problem.checkpoints[0]
+    first = Choice(grouped[0], weights, chosen, head_plan(problem, chosen, fixed))
     if np.isnan(float(problem.architecture.parameters)):
-        return _unknown_size(problem, Choice(grouped[0], weights, chosen), fixed)
+        return _unknown_size(problem, first, fixed)
     if memory_left(problem, grouped, weights).max() <= 0:
-        return _does_not_fit(problem, "analyze", Choice(grouped[0], weights, chosen), fixed)
+        return _does_not_fit(problem, "analyze", first, fixed)
     answer = named.best_case(problem)
-    data = {"scenario": describe.scenario(problem), **describe.describe(problem, answer)}
+    data = {"scenario": describe.scenario(problem), **describe.describe(problem, answer), "heads": summary(problem, answer)}
     if not answer.feasible:
         data["infeasible"] = explain(problem, answer)
-    return Result("analyze", data, problem.warnings, answer.feasible)
+    return Result("analyze", data, problem.warnings, answer.feasible, files=files(answer.choice.heads))
 
 
 def optimize(
@@ -64,14 +73,15 @@ def optimize(
     problem = _problem(scenario, fields)
     _check(problem, [objective])
     report = progress or (lambda phase, share: None)
-    solved = solve(problem, objective, report)
+    found = any_engine.solve_each(problem, objective, report)
     report("elasticities", 0.9)
-    answer = _answer(problem, solved, objective)
-    if verify and solved.answer is not None:
+    answer = _answer(found, objective)
+    best = any_engine.today(found, objective)
+    if verify and best.solved.answer is not None:
         from kvopt.simulation.verb import verified
 
         report("simulation", 0.95)
-        answer.data["verification"] = verified(problem, solved.answer)
+        answer.data["verification"] = verified(best.problem, best.solved.answer)
     return answer
 
 
@@ -83,16 +93,18 @@ def pareto(
 ) -> Result:
     """The front over two or three objectives, of plans that the engine can run today and of research plans, with the best plan of each.
 
-    A front over accuracy goes below the floor, down to half: the floor is the person's choice to make on it. Raises `BadInput`.
+    A front over accuracy goes below the floor, down to half: the floor is the person's choice to make on it. Where any engine may run the answer, each front is
+    that of the engine whose best plan it holds. Raises `BadInput`.
     """
     problem = _problem(scenario, fields)
     _check(problem, objectives, fewest=2)
     report = progress or (lambda phase, share: None)
     started = time.perf_counter()
     best_objective = objectives[0] if objectives[0] in ("sessions_per_gpu_hour", "users_per_gpu", "output_tokens_per_gpu_s") else OBJECTIVES[0]
-    solved = solve(problem, best_objective, lambda phase, share: report(phase, share * 0.5))
-    answer = _answer(problem, solved, best_objective)
-    kept = {key: answer.data.get(key) for key in ("plan", "metrics", "constraints", "bottleneck", "evidence", "baseline", "research", "infeasible")}
+    each = any_engine.solve_each(problem, best_objective, lambda phase, share: report(phase, share * 0.5))
+    answer = _answer(each, best_objective)
+    ready, ahead = any_engine.today(each, best_objective), any_engine.ahead(each, best_objective)
+    kept = {name: answer.data.get(name) for name in KEPT} | {name: answer.data[name] for name in ("engines",) if name in answer.data}
     data: dict[str, Any] = {
         "scenario": answer.data["scenario"],
         "points": [],
@@ -101,23 +113,26 @@ def pareto(
         "reference_point": None,
     }
     data |= {"answer": kept, "search": answer.data["search"]}
-    if solved.candidates is None or solved.wide is None:
+    if ready.solved.candidates is None or ahead.solved.wide is None:
         return Result("pareto", {**data, "infeasible": answer.data["infeasible"]}, answer.warnings, False)
-    lowered = _lowered(problem, objectives)
+    lowered = _lowered(ready.problem, objectives)
+    open_lowered = lowered if ahead is ready else _lowered(ahead.problem, objectives)
     load = not {"ttft_s", "tpot_s"} & set(objectives)
     report("front: deployable plans", 0.6)
-    found, tally = search.run(lowered, solved.candidates, objectives, problem.scenario.seed)
-    stricter = at_latencies(lowered, solved.candidates, objectives, found, solved.answer, LATENCIES)
-    today = search.front(lowered, solved.candidates.choices, found, objectives, FRONT_POINTS // 2, load, [solved.answer, solved.baseline, *stricter])
+    solved, candidates = ready.solved, ready.solved.candidates
+    found, tally = search.run(lowered, candidates, objectives, problem.scenario.seed)
+    stricter = at_latencies(lowered, candidates, objectives, found, solved.answer, LATENCIES)
+    today = search.front(lowered, candidates.choices, found, objectives, FRONT_POINTS // 2, load, [solved.answer, solved.baseline, *stricter])
     report("front: research plans", 0.75)
-    open_found, open_tally = search.run(lowered, solved.wide, objectives, problem.scenario.seed)
-    stricter = at_latencies(lowered, solved.wide, objectives, open_found, solved.research, LATENCIES)
-    later = search.front(lowered, solved.wide.choices, open_found, objectives, FRONT_POINTS, load, [solved.research, *stricter, *today])
+    best, wide = ahead.solved.research, ahead.solved.wide
+    open_found, open_tally = search.run(open_lowered, wide, objectives, problem.scenario.seed)
+    stricter = at_latencies(open_lowered, wide, objectives, open_found, best, LATENCIES)
+    later = search.front(open_lowered, wide.choices, open_found, objectives, FRONT_POINTS, load, [best, *stricter, *today])
     report("done", 1.0)
-    labelled = [("deployable", point) for point in today] + [("research", point) for point in later]
-    rows = describe.describe_all(lowered, [point for _, point in labelled])
-    data["points"] = [{"front": label, **row} for (label, _), row in zip(labelled, rows, strict=True)]
-    data["hypervolume"], data["reference_point"] = hypervolume([search.goal_values(point) for _, point in labelled], objectives)
+    ours = {id(point) for point in today}  # plans of today can lie on the front of research too
+    rows = describe.describe_each([(lowered if id(point) in ours else open_lowered, point) for point in (*today, *later)])
+    data["points"] = [{"front": "deployable" if index < len(today) else "research", **row} for index, row in enumerate(rows)]
+    data["hypervolume"], data["reference_point"] = hypervolume([search.goal_values(point) for point in (*today, *later)], objectives)
     data["search"] = {
         "seconds": time.perf_counter() - started,
         "compile_seconds": answer.data["search"]["compile_seconds"],
@@ -137,11 +152,12 @@ def sensitivity(scenario: Scenario | None = None, progress: Progress | None = No
 def evaluate(plan: dict[str, Any], scenario: Scenario | None = None, **fields: Any) -> Result:
     """A plan as a result holds it, evaluated at the load it states: the same metrics and constraints as when it was found. Raises `BadInput`."""
     problem = _problem(scenario, fields)
-    choice, x = from_plan(plan)
+    problem = any_engine.of_plan(problem, plan)
+    choice, x = named.restored(problem, plan)
     _, states = assess(problem, [choice], x[None], load=False)
     point = Point(choice, x, states[0])
-    data = {"scenario": describe.scenario(problem), **describe.describe(problem, point)}
-    return Result("analyze", data, problem.warnings, point.feasible)
+    data = {"scenario": describe.scenario(problem), **describe.describe(problem, point), "heads": summary(problem, point)}
+    return Result("analyze", data, problem.warnings, point.feasible, files=files(choice.heads))
 
 
 def session_of(scenario: Scenario) -> dict[str, float]:
@@ -169,6 +185,8 @@ def _problem(scenario: Scenario | None, fields: dict[str, Any]) -> Problem:
 
 def _check(problem: Problem, objectives: Sequence[str], fewest: int = 1) -> None:
     problem.require_known()
+    if problem.scenario.head_scores is not None:
+        raise BadInput("head_scores", problem.scenario.head_scores, "analyze and simulate take it; no search does yet")
     for name in objectives:
         if name not in GOALS:
             raise unknown("objective", name, GOALS)
@@ -188,39 +206,46 @@ def _lowered(problem: Problem, objectives: Sequence[str]) -> Problem:
     return dataclasses.replace(problem, scenario=problem.scenario.model_copy(update={"accuracy_floor": floor}))
 
 
-def _answer(problem: Problem, solved: Solved, objective: str) -> Result:
-    """The object that optimize prints."""
+def _answer(found: Sequence[Answered], objective: str) -> Result:
+    """The object that optimize prints: the engine that serves most, where any may."""
+    best, ahead = any_engine.today(found, objective), any_engine.ahead(found, objective)
+    problem, solved, research = best.problem, best.solved, ahead.solved.research
     if solved.candidates is None:
-        return _does_not_fit(problem, "optimize", Choice(named.groupings(problem)[0], problem.checkpoints[0], MethodChoice()), {})
+        result = _does_not_fit(problem, "optimize", Choice(named.groupings(problem)[0], problem.checkpoints[0], MethodChoice()), {})
+        result.data.update(any_engine.table(found))
+        return result
     closest = least_broken(problem, solved.candidates.choices) if solved.answer is None else None
     bare = solved.baseline or least_broken(problem, solved.plain or solved.candidates.choices)
-    shown = [solved.answer or closest, bare, *([solved.research] if solved.research else [])]
-    rows = describe.describe_all(problem, [point for point in shown if point is not None])
-    data = {
+    rows = describe.describe_all(problem, [point for point in (solved.answer or closest, bare) if point is not None])
+    data: dict[str, Any] = {
         "scenario": {**describe.scenario(problem), "objective": objective},
         **rows[0],
         "baseline": rows[1]["metrics"],
         "baseline_plan": rows[1]["plan"],
-        "research": rows[2] if solved.research else {"plan": None, "metrics": None},
+        "research": describe.describe(ahead.problem, research) if research else {"plan": None, "metrics": None},
         "bound": {"sessions_per_gpu_hour": None, "gap_percent": None},
         "elasticities": elasticities(problem, solved.answer) if solved.answer else {},
-        "search": solved.cost,
+        "search": any_engine.effort(found),
+        **any_engine.table(found),
     }
     if closest is not None:
         data["infeasible"] = explain(problem, closest)
+    data["gap"] = gap(data)
     return Result("optimize", data, problem.warnings, solved.answer is not None)
 
 
 def _does_not_fit(problem: Problem, kind: str, choice: Choice, fixed: dict[str, float]) -> Result:
     """No grouping of the GPUs holds the weights."""
     x, states = assess(problem, [choice], vector(problem, fixed)[None])
-    described = describe.describe(problem, Point(choice, x[0], states[0]))
+    point = Point(choice, x[0], states[0])
+    described = {**describe.describe(problem, point), **({"heads": summary(problem, point)} if kind == "analyze" else {})}
     data: dict[str, Any] = {"scenario": describe.scenario(problem), **described, "infeasible": weights_do_not_fit(problem)}
     if kind == "optimize":
         data |= {
             "baseline": described["metrics"],
             "baseline_plan": described["plan"],
             "research": {"plan": None, "metrics": None},
+            "gap": gap(data),
             "bound": {"sessions_per_gpu_hour": None, "gap_percent": None},
             "elasticities": {},
             "search": {"seconds": 0.0, "compile_seconds": 0.0, "evaluations": 0},
@@ -232,7 +257,8 @@ def _unknown_size(problem: Problem, choice: Choice, fixed: dict[str, float]) -> 
     """A model whose parameters are not known: its cache is, everything that needs its weights is null."""
     x = vector(problem, fixed)
     _, states = assess(problem, [choice], x[None], load=False)
-    described = describe.describe(problem, Point(choice, x, states[0]))
+    point = Point(choice, x, states[0])
+    described = {**describe.describe(problem, point), "heads": summary(problem, point)}
     described["bottleneck"] = "unknown: the model's parameters are not known"
     warning = f"model: the source of {problem.model.id} does not hold its parameters: what needs them is null"
     return Result("analyze", {"scenario": describe.scenario(problem), **described}, (*problem.warnings, warning), True)

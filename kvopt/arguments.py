@@ -18,13 +18,15 @@ VERBS = {
     "pareto": "the front of plans over two or three objectives, and the best plan on it",
     "simulate": "what a plan gives when every step is played: latency percentiles, throughput, preemptions, beside the closed form",
     "sensitivity": "what one percent more of each input is worth to the best plan",
-    "validate": "how far predictions lie from your own measurements: KIND is latency or capacity",
-    "calibrate": "an accelerator file from your own measurements, a vLLM log, a benchmark's result, or a probe of this machine",
+    "next": "the measurements of accuracy that would most reduce what the choice of a method may lose, with how to run them",
+    "validate": "how far predictions lie from your own measurements: KIND is latency, capacity, accuracy or composition",
+    "calibrate": "an accelerator file from your own measurements, a vLLM log, a benchmark's result, or a probe of this machine; or evidence from your "
+    "own accuracies",
     "catalog": "what kvopt knows: models, accelerators, methods, engines, workloads, profiles",
     "study": "named questions: list, or run NAME|FILE.yaml",
     "cache": "clear: forget compiled programs",
 }
-QUESTIONS = ("analyze", "optimize", "pareto", "simulate", "sensitivity")
+QUESTIONS = ("analyze", "optimize", "pareto", "simulate", "sensitivity", "next")
 
 
 class Parser(argparse.ArgumentParser):
@@ -92,7 +94,7 @@ def _question(verb: argparse.ArgumentParser, name: str) -> None:
 
 
 def _validate(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("kind", metavar="KIND", help="latency or capacity: what was measured")
+    verb.add_argument("kind", metavar="KIND", help="latency, capacity, accuracy, or composition: what was measured")
     verb.add_argument("file", metavar="FILE.csv", help="the measurements, one a row, with a header")
     verb.add_argument("--predictions", metavar="OUT.csv", help="writes the file's own rows with predicted, lower and upper values of each quantity")
     verb.add_argument("--confidence", metavar="C", default="0.5", help="0.5 predicts the middle (default), 0.9 what a plan would quote")
@@ -103,13 +105,18 @@ def _calibrate(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         "file", metavar="FILE", nargs="?", help="a CSV of measurements, a vLLM start-up log, or the JSON of vllm bench serve --save-result"
     )
+    verb.add_argument(
+        "--accuracy",
+        metavar="FILE",
+        help="a CSV of accuracies measured by oneself: refits what is predicted of their methods, for --accuracy-evidence",
+    )
     verb.add_argument("--probe", action="store_true", help="measure the device that JAX uses on this machine, in about a minute")
     verb.add_argument("--accelerator", metavar="X", help="catalog id or file: what the file was measured on, where it does not say")
     verb.add_argument("--model", metavar="X", help="catalog id or config.json, where the file does not say")
     verb.add_argument("--tp", metavar="N", help="tensor-parallel GPUs, where the file does not say")
     verb.add_argument("--engine", metavar="X", help="engine, where the file does not say")
     verb.add_argument("--name", metavar="NAME", help="name of the accelerator in the file written")
-    verb.add_argument("--out", metavar="FILE.yaml", help="the accelerator file to write (default: named after FILE or the device)")
+    verb.add_argument("--out", metavar="FILE.yaml", help="the file to write (default: named after FILE or the device)")
     verb.add_argument("--force", action="store_true", help="write over a file that is there")
     verb.add_argument("--json", action="store_true", help="print one JSON object to standard output and nothing else there")
 

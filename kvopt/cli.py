@@ -110,6 +110,10 @@ def _question(asked: Any) -> int:
 
             saved = load(asked.plan).data if asked.plan else {}
             result = simulate(scenario, plan=(saved.get("answer") or saved).get("plan"), **arguments.options(asked))
+        elif asked.verb == "next":
+            from kvopt.accuracy.next_measurement import next_measurements
+
+            result = next_measurements(scenario)
         else:
             result = api.sensitivity(scenario, progress=progress)
     for warning in result.warnings:
@@ -125,7 +129,7 @@ def _question(asked: Any) -> int:
         from kvopt.results import kept_runs
 
         result.save(kept_runs(folder))
-        if result.kind != "simulate":  # a simulation has no picture
+        if result.kind not in ("simulate", "next"):  # they have no picture
             save_all(result, folder)
         print(f"written to {folder}", file=sys.stderr if asked.json else sys.stdout)
     return 0 if result.feasible else 1
@@ -169,11 +173,18 @@ def _catalog(asked: Any) -> int:
             asked.id = resolve_measured(asked.id) or asked.id
         entry = catalog.read(asked.what, asked.id.lower())
         if asked.json:
-            print(json.dumps(entry, indent=2))
-        else:
-            for name, value in entry.items():
-                print(f"{name}: {json.dumps(value) if isinstance(value, (dict, list)) else value}")
+            print(json.dumps(entry | _evidence(entry, asked.what), indent=2))
+            return 0
+        for name, value in entry.items():
+            print(f"{name}: {json.dumps(value) if isinstance(value, (dict, list)) else value}")
+        if asked.what == "methods":
+            from kvopt import method_evidence
+            from kvopt.inputs.method import load
+
+            method_evidence.show(load(entry["id"]), wide_console())
         return 0
+    if asked.what == "methods":
+        return _methods(asked)
     entries = [catalog.read(asked.what, name) for name in catalog.ids(asked.what)]
     if asked.json:
         print(json.dumps([{"id": name, **entry} for name, entry in zip(catalog.ids(asked.what), entries, strict=True)], indent=2))
@@ -182,6 +193,31 @@ def _catalog(asked: Any) -> int:
     for name, entry in zip(catalog.ids(asked.what), entries, strict=True):
         table.add_row(name, str(entry.get("about") or entry.get("description") or entry.get("name") or ""))
     Console().print(table)
+    return 0
+
+
+def _evidence(entry: dict[str, Any], what: str) -> dict[str, Any]:
+    """What is added to a method's file: the evidence behind it."""
+    if what != "methods":
+        return {}
+    from kvopt import method_evidence
+    from kvopt.inputs.method import load
+
+    return {"readings": len(method_evidence.readings(entry["id"])), "evidence": method_evidence.evidence(load(entry["id"]))}
+
+
+def _methods(asked: Any) -> int:
+    """Every method, with what is known of it."""
+    from kvopt import method_evidence
+
+    if asked.json:
+        entries = [catalog.read("methods", name) for name in catalog.ids("methods")]
+        print(json.dumps([{**entry, "readings": len(method_evidence.readings(entry["id"]))} for entry in entries], indent=2))
+        return 0
+    table = Table("id", "dimension", "kind", "readings", "where", "what it is", box=None)
+    for row in method_evidence.listed():
+        table.add_row(*row)
+    wide_console().print(table)
     return 0
 
 

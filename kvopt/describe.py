@@ -57,8 +57,21 @@ def describe(problem: Problem, point: Point) -> dict[str, Any]:
     return describe_all(problem, [point])[0]
 
 
+def describe_each(found: Sequence[tuple[Problem, Point]]) -> list[dict[str, Any]]:
+    """The same of points of several problems, in their order."""
+    groups: dict[int, list[int]] = {}
+    for index, (problem, _) in enumerate(found):
+        groups.setdefault(id(problem), []).append(index)
+    rows: dict[int, dict[str, Any]] = {}
+    for places in groups.values():
+        rows |= zip(places, describe_all(found[places[0]][0], [found[place][1] for place in places]), strict=True)
+    return [rows[index] for index in range(len(found))]
+
+
 def evidence(problem: Problem, point: Point) -> str:
     """Whether the plan's accuracy lies inside what was measured: interpolated, extrapolated or none."""
     values = dict(zip(FIELDS, point.x, strict=True))
-    plan = Plan(**{name: values[name] for name in Plan.__dataclass_fields__})
-    return point.choice.methods.evidence(problem.task, plan, problem.context, problem.question_hidden)
+    heads = point.choice.heads
+    tables = {name: heads.table(name) for name in heads.kept} if heads else {}
+    plan = Plan(**{**{name: values[name] for name in Plan.__dataclass_fields__}, **tables})
+    return point.choice.methods.evidence(plan, problem.asked)

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 
+from kvopt.head_plans import head_plan
 from kvopt.inputs.choice import MethodChoice
+from kvopt.inputs.layer_bits import mean_bits
 from kvopt.metrics import assess
-from kvopt.plans import named_methods
+from kvopt.plans import from_plan, named_methods
 from kvopt.problem import Problem
 from kvopt.search.best import Point
 from kvopt.search.deployments import Deployment, divisors, fates
 from kvopt.search.grid import PREFIX_STEPS
-from kvopt.search.lanes import Choice
+from kvopt.search.lanes import FIELDS, Choice
 from kvopt.search.solve import vector
 
 RESIDENT = 21  # shares of resident idle caches that are tried
@@ -28,15 +33,22 @@ def groupings(problem: Problem) -> list[Deployment]:
 
 def methods(problem: Problem) -> tuple[MethodChoice, dict[str, float]]:
     """The methods asked for and the settings that they fix; none unless named."""
-    return named_methods(problem.scenario.methods) if problem.scenario.methods else (MethodChoice(), {})
+    return named_methods(problem.scenario.methods, mean_bits(problem.head_scores)) if problem.scenario.methods else (MethodChoice(), {})
+
+
+def restored(problem: Problem, plan: dict[str, Any]) -> tuple[Choice, np.ndarray]:
+    """The choice and settings of a plan as a result holds it, with what the scenario's scores make of its heads. Raises `BadInput`."""
+    choice, x = from_plan(plan)
+    return replace(choice, heads=head_plan(problem, choice.methods, dict(zip(FIELDS, x, strict=True)))), x
 
 
 def cases(problem: Problem) -> list[tuple[Choice, np.ndarray]]:
     """What may be the plan: every fate, share of resident idle caches and room for prefixes."""
     chosen, fixed = methods(problem)
+    heads = head_plan(problem, chosen, fixed)
     prefixes = np.linspace(0, float(problem.sessions.reuse_tokens[-1]), PREFIX_STEPS) if problem.keeps_prefixes else [0.0]
     return [
-        (Choice(deployment, problem.checkpoints[0], chosen), vector(problem, fixed, resident, prefix))
+        (Choice(deployment, problem.checkpoints[0], chosen, heads), vector(problem, fixed, resident, prefix))
         for deployment in groupings(problem)
         for resident in (np.linspace(0, 1, RESIDENT) if problem.keeps_idle_caches else [0.0])
         for prefix in prefixes

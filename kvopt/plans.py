@@ -12,6 +12,7 @@ from kvopt.inputs import method as methods
 from kvopt.inputs.choice import MethodChoice
 from kvopt.inputs.method import MethodSpec
 from kvopt.problem import Problem, Weights
+from kvopt.realise import settings
 from kvopt.search.deployments import Deployment
 from kvopt.search.lanes import FIELDS, PLAN_FIELDS, Choice, max_sequences, sequence_cap
 
@@ -34,17 +35,18 @@ def pruned(choice: Choice, x: np.ndarray) -> Choice:
         return any(value[name] < 1 for name in _KEEPS[method.dimension])
 
     kept = [method for method in choice.methods.methods if used(method)]
-    return Choice(choice.deployment, choice.weights, MethodChoice.of(*kept))
+    return Choice(choice.deployment, choice.weights, MethodChoice.of(*kept), choice.heads)
 
 
 def to_plan(problem: Problem, choice: Choice, x: np.ndarray) -> dict[str, Any]:
     """The plan of a choice and its settings, as plain values."""
     d, value = choice.deployment, dict(zip(FIELDS, (float(entry) for entry in x), strict=True))
     where = [method.where for method in choice.methods.methods]
-    runs = choice.methods.runs_on(problem.engine.id)
     return {
+        "engine": problem.engine.id,
         "methods": [method.id for method in choice.methods.methods],
-        "where": "engine-ready" if runs else max(where, key=("engine-ready", "research library", "needs a trained checkpoint").index),
+        "where": max(where, key=("engine-ready", "research library", "needs a trained checkpoint").index, default="engine-ready"),
+        "settings": settings(problem, choice.methods),
         **{name: value[name] for name in PLAN_FIELDS},
         "weights": choice.weights.format,
         "weights_retained": choice.weights.retained,
@@ -84,21 +86,22 @@ def from_plan(plan: dict[str, Any]) -> tuple[Choice, np.ndarray]:
         raise BadInput("plan", error.args[0], "missing from the plan") from None
 
 
-def named_methods(text: str) -> tuple[MethodChoice, dict[str, float]]:
+def named_methods(text: str, mean_bits: tuple[float, float] | None = None) -> tuple[MethodChoice, dict[str, float]]:
     """Methods as people name them, `fp8` or `duoattention:0.5,kivi:4`: (the choice, the settings that it fixes).
 
-    The number is the share kept, or the bits; without one, a method with one format takes it and others must be told.
+    The number is the share kept, or the bits; without one, a method with one format takes it and others must be told. `mean_bits`: those of K and V where a
+    file says them layer by layer.
     """
     found: list[MethodSpec] = []
     fixed: dict[str, float] = {}
     for part in (entry.strip() for entry in text.split(",") if entry.strip()):
         name, _, number = part.partition(":")
-        if name not in {method.id for method in methods.load_all()}:
+        if name.removesuffix(methods.RESELECT) not in {method.id for method in methods.load_all()}:
             raise unknown("methods", name, [method.id for method in methods.load_all()])
         method = methods.load(name)
         found.append(method)
         if method.dimension == "bits":
-            fixed |= _bits(method, number)
+            fixed |= _bits(method, number) if mean_bits is None else _bits_by_layer(method, number, mean_bits)
         else:
             fixed |= dict.fromkeys(_KEEPS[method.dimension], _share(method, number))
     return MethodChoice.of(*found), fixed
@@ -112,6 +115,12 @@ def _bits(method: MethodSpec, number: str) -> dict[str, float]:
         raise BadInput("methods", f"{method.id}:{number}", f"its bits are {', '.join(known)}")
     pair = method.formats[known.index(number) if number else 0]
     return {"key_bits": pair.key_bits, "value_bits": pair.value_bits}
+
+
+def _bits_by_layer(method: MethodSpec, number: str, mean_bits: tuple[float, float]) -> dict[str, float]:
+    if number:
+        raise BadInput("methods", f"{method.id}:{number}", f"head_scores says the bits of every layer: name {method.id} alone")
+    return dict(zip(("key_bits", "value_bits"), mean_bits, strict=True))
 
 
 def _share(method: MethodSpec, number: str) -> float:

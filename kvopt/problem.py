@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,23 +11,29 @@ from typing import cast
 
 import numpy as np
 
+from kvopt.accuracy.asked import Asked
+from kvopt.accuracy.own import Own, read_own
 from kvopt.errors import BadInput
 from kvopt.inputs import engine as engines
 from kvopt.inputs import profile
 from kvopt.inputs.accelerator import AcceleratorSpec, read_accelerator
 from kvopt.inputs.atoms import reduce_atoms
 from kvopt.inputs.evidence import Task
+from kvopt.inputs.head_files import read_head_scores
+from kvopt.inputs.head_scores import HeadScores
 from kvopt.inputs.hf_config import read_model
+from kvopt.inputs.layer_bits import LayerBits
 from kvopt.inputs.model import ModelSpec
 from kvopt.inputs.profile import Profile
 from kvopt.inputs.quantities import LatencyTarget, parse_duration, parse_latency, parse_tokens
 from kvopt.inputs.reserves import reserves
-from kvopt.inputs.scenario import Scenario
+from kvopt.inputs.scenario import ANY, Scenario
 from kvopt.inputs.workload import WorkloadSpec, read_workload
 from objectives.goals import Targets
 from objectives.types import Accelerator, Architecture, Checkpoint, System, Workload, replace
 
 FEW_ATOMS = 6
+USUAL = "vllm"  # comes first where several engines may run the answer, so that ties go to it
 
 
 @dataclass(frozen=True)
@@ -50,8 +57,13 @@ class Problem:
 
     @cached_property
     def architecture(self) -> Architecture:
-        """The model, identical layers merged."""
-        return self.model.architecture()
+        """The model, identical layers merged unless the plan tells them apart."""
+        return self.model.architecture(per_layer=self.scenario.head_scores is not None)
+
+    @cached_property
+    def head_scores(self) -> HeadScores | LayerBits | None:
+        """What the scenario says of layers and heads; raises `BadInput` where its file does not fit the model."""
+        return None if self.scenario.head_scores is None else read_head_scores(self.scenario.head_scores, self.model)
 
     @cached_property
     def sessions(self) -> Workload:
@@ -78,6 +90,17 @@ class Problem:
     def question_hidden(self) -> bool:
         """Whether a selection of tokens cannot see the question: more than one turn, or a prefix that other sessions share."""
         return bool(np.any(self.sessions.turns > 1) or np.any(self.sessions.shared_prefix > 0))
+
+    @cached_property
+    def own(self) -> Own | None:
+        """The person's own measurements of accuracy; none where they name none."""
+        path = self.scenario.accuracy_evidence
+        return None if path is None else read_own(path, "accuracy_evidence", model=self.model.id)
+
+    @cached_property
+    def asked(self) -> Asked:
+        """What the evidence is asked of every method."""
+        return Asked(self.task, self.context, self.question_hidden, self.model.id, self.own.readings if self.own else ())
 
     @cached_property
     def keeps_idle_caches(self) -> bool:
@@ -160,6 +183,8 @@ class Problem:
         missing = self.accelerator.missing()
         if missing:
             found.append(f"accelerator: {self.accelerator.id} has no known {', '.join(missing)}: what needs it is null")
+        if self.own is not None:
+            found += self.own.warnings(self.model.id)
         return tuple(found)
 
     def require_known(self) -> None:
@@ -173,10 +198,12 @@ class Problem:
 
 
 def resolve(scenario: Scenario) -> Problem:
-    """Reads everything that a scenario names. Raises `BadInput` for what is not known or does not fit together."""
+    """Reads everything that a scenario names. Raises `BadInput` for what is not known or does not fit together.
+
+    Where the scenario takes any engine, the first that suits: `on_each_engine` gives the others.
+    """
     model = read_model(scenario.model)
     accelerator = read_accelerator(scenario.accelerator)
-    engine = engines.load(scenario.engine)
     workload = read_workload(scenario.workload, seed=scenario.seed).with_session(
         context=None if scenario.context is None else parse_tokens(scenario.context, "context"),
         turns=scenario.turns,
@@ -184,10 +211,10 @@ def resolve(scenario: Scenario) -> Problem:
         followup=None if scenario.followup is None else parse_tokens(scenario.followup, "followup", least=0),
         think=None if scenario.think is None else parse_duration(scenario.think, "think", zero=True),
     )
-    if engine.vendors and accelerator.vendor and accelerator.vendor not in engine.vendors:
-        raise BadInput(
-            "engine", engine.id, f"runs on accelerators of {' and '.join(engine.vendors)}, and {accelerator.id} is one of {accelerator.vendor}"
-        )
+    faults = {engine: misfit(engine, scenario, accelerator) for engine in _asked(scenario)}
+    engine = next((engine for engine, fault in faults.items() if fault is None), None)
+    if engine is None:
+        raise next(fault for fault in faults.values() if fault is not None)
     if scenario.tp and model.query_heads % scenario.tp:
         raise BadInput("tp", scenario.tp, f"must divide the {model.query_heads} query heads of {model.name}")
     if scenario.pp and scenario.pp > model.layers:
@@ -195,7 +222,39 @@ def resolve(scenario: Scenario) -> Problem:
     problem = Problem(scenario, model, accelerator, engine, workload, _checkpoints(scenario.weights, model))
     for weights in problem.checkpoints:
         problem.accelerator.peak(weights.format)
+    _ = problem.own  # raises where the file of measurements cannot be used
+    if scenario.head_scores is not None and problem.head_scores is not None and scenario.methods is None:
+        raise BadInput("head_scores", scenario.head_scores, "needs --methods to say what is kept, e.g. duoattention:0.5, snapkv:0.25 or kvtuner")
     return problem
+
+
+def misfit(engine: engines.EngineSpec, scenario: Scenario, accelerator: AcceleratorSpec) -> BadInput | None:
+    """Why the engine cannot be asked this; none where it can."""
+    if engine.vendors and accelerator.vendor and accelerator.vendor not in engine.vendors:
+        makers = " and ".join(engine.vendors)
+        return BadInput("engine", engine.id, f"runs on accelerators of {makers}, and {accelerator.id} is one of {accelerator.vendor}")
+    for name, setting in (("tp", engine.parallelism.tensor), ("pp", engine.parallelism.pipeline)):
+        if setting is None and (getattr(scenario, name) or 1) > 1:
+            return BadInput(name, getattr(scenario, name), f"{engine.id} has no {'tensor' if name == 'tp' else 'pipeline'} parallelism")
+    return None
+
+
+def on_each_engine(problem: Problem) -> tuple[Problem, ...]:
+    """The problem on every engine that may run its answer: on its own, or on all that suit where the scenario takes any."""
+    suited = [engine for engine in _asked(problem.scenario) if misfit(engine, problem.scenario, problem.accelerator) is None]
+    return tuple(problem if engine.id == problem.engine.id else dataclasses.replace(problem, engine=engine) for engine in suited)
+
+
+def unsuited(problem: Problem) -> dict[str, str]:
+    """The engines that are left out although the scenario takes any, and why."""
+    faults = {engine.id: misfit(engine, problem.scenario, problem.accelerator) for engine in _asked(problem.scenario)}
+    return {name: fault.allowed for name, fault in faults.items() if fault is not None}
+
+
+def _asked(scenario: Scenario) -> tuple[engines.EngineSpec, ...]:
+    if scenario.engine != ANY:
+        return (engines.load(scenario.engine),)
+    return tuple(sorted(engines.load_all(), key=lambda engine: engine.id != USUAL))
 
 
 def _checkpoints(text: str | None, model: ModelSpec) -> tuple[Weights, ...]:

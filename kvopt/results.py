@@ -25,11 +25,12 @@ PACKAGES = ("kvopt", "jax", "jaxlib", "optax", "numpy", "scipy", "moocore", "mat
 class Result:
     """What a verb found: the object that `--json` prints, and what a person should know beside it."""
 
-    kind: str  # analyze, optimize, pareto, simulate or sensitivity
+    kind: str  # analyze, optimize, pareto, simulate, sensitivity or next
     data: dict[str, Any]  # as `--json` prints it
     warnings: tuple[str, ...] = ()
     feasible: bool = True
     extra: dict[str, Any] = field(default_factory=dict)  # recommended points of a front and such, for plots
+    files: dict[str, str] = field(default_factory=dict)  # written beside the result, by name: a plan in the form that its library reads
 
     def to_json(self) -> str:
         """The object that `--json` prints; no NaN in it."""
@@ -41,6 +42,8 @@ class Result:
             return [_flat(point) for point in self.data["points"]]
         if self.kind == "sensitivity":
             return [{"input": name, **sides} for name, sides in self.data["elasticities"].items()]
+        if self.kind == "next":
+            return list(self.data["measurements"])
         if self.kind == "simulate":
             return [{"figures": name, **_numbers(self.data[name])} for name in ("simulation", "closed_form", "ratio") if name in self.data]
         rows = [{"point": "answer", **_flat(self.data)}]
@@ -59,7 +62,7 @@ class Result:
         return pandas.DataFrame(self.rows())
 
     def save(self, folder: str | Path) -> Path:
-        """Writes `result.json`, `points.csv` and `scenario.yaml` (the question, for `--config`), each whole or not at all.
+        """Writes `result.json`, `points.csv`, `scenario.yaml` (the question, for `--config`) and the result's own files, each whole or not at all.
 
         Raises `BadInput` where the folder cannot be written.
         """
@@ -70,6 +73,8 @@ class Result:
         )
         write_atomically(target / "result.json", text + "\n")
         write_atomically(target / "points.csv", table_text(self.rows()))
+        for name, content in self.files.items():
+            write_atomically(target / name, content)
         scenario = self.data["scenario"]
         question = {**scenario.get("asked", {}), "seed": scenario.get("seed", 0)}
         write_atomically(target / "scenario.yaml", yaml.safe_dump(question, sort_keys=False))
@@ -95,9 +100,16 @@ def load(folder: str | Path) -> Result:
 
 
 def _flat(point: dict[str, Any]) -> dict[str, Any]:
-    plan = {name: "+".join(value) if isinstance(value, list) else value for name, value in (point.get("plan") or {}).items()}
+    plan = {name: _cell(value) for name, value in (point.get("plan") or {}).items()}
     label = {"front": point["front"]} if "front" in point else {}
     return {**label, **plan, **point.get("metrics", {})}
+
+
+def _cell(value: Any) -> Any:
+    """One cell of a table: names joined by plus signs, labelled settings by semicolons."""
+    if not isinstance(value, list):
+        return value
+    return "+".join(value) if all(isinstance(entry, str) for entry in value) else "; ".join(f"{entry['method']}: {entry['where']}" for entry in value)
 
 
 def _numbers(tree: dict[str, Any], before: str = "") -> dict[str, Any]:

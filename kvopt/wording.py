@@ -135,6 +135,21 @@ def methods(plan: Mapping[str, Any]) -> str:
     return " + ".join(plan["methods"]) or "no compression"
 
 
+def labelled(plan: Mapping[str, Any]) -> str:
+    """The methods of a plan, each with where it runs, e.g. `fp8 (vllm: --kv-cache-dtype fp8)`; without labels where a plan holds none."""
+    used = [setting for setting in plan.get("settings", ()) if setting["method"] in plan["methods"]]
+    return " + ".join(f"{setting['method']} ({label(setting, plan['engine'])})" for setting in used) or methods(plan)
+
+
+def label(setting: Mapping[str, Any], engine: str) -> str:
+    """Where one setting runs: what tells the engine, the research library, or which other engine has it."""
+    told, remark = setting["runs_in"], setting["remark"]
+    if setting["where"] == "engine-ready":
+        return remark or f"{engine}: {told}"
+    library = f"{setting['where']}: {told}" if told else setting["where"]
+    return f"{library}; {remark}" if remark and setting["engine"] is None else library
+
+
 def precision(plan: Mapping[str, Any]) -> str:
     """The precision of the cache, e.g. `8-bit KV` or `4-bit K, 2-bit V`."""
     key, value = plan["key_bits"], plan["value_bits"]

@@ -148,6 +148,7 @@ class Cuts:
     read: Scalar
     moved: Scalar
     prefill: Scalar
+    late: Scalar = 0.0  # 1 where nothing is cut until the whole prompt is prefilled
 
 
 @pytree
@@ -159,7 +160,6 @@ class Effects:
     token: Cuts
     rank: Cuts
     bits: Cuts
-    full_until_prefilled: Scalar  # 1 where tokens are evicted only once the whole prompt is prefilled
     streaming_tokens: Scalar  # [tokens] sink + recent window kept by a streaming head
     scale_bits_per_element: Scalar  # quantisation scales, bits per stored element (group-wise scales)
     scale_bits_per_vector: Scalar  # the same, bits per token, head and tensor (per-token-head scales)

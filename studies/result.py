@@ -25,7 +25,7 @@ class StudyResult:
     """One table. `ok` is false where a number that used to hold no longer does: `kvopt study run` then exits with another code than 0.
 
     `footnotes` names a column that is printed below the table, each text once with the number that its rows refer to; columns in `hidden` are not
-    printed.
+    printed, and of the rows only those at the places in `shown`, where it is given.
     """
 
     title: str
@@ -35,20 +35,22 @@ class StudyResult:
     ok: bool = True
     footnotes: str | None = None
     hidden: tuple[str, ...] = ()
+    shown: tuple[int, ...] | None = None
 
     def print(self, console: Console | None = None) -> None:
         """The table and its notes, to the terminal unless told otherwise."""
         shown = console or _console()
-        texts = list(dict.fromkeys(row[self.footnotes] for row in self.rows if row.get(self.footnotes))) if self.footnotes else []
+        rows = self.rows if self.shown is None else tuple(self.rows[place] for place in self.shown)
+        texts = list(dict.fromkeys(row[self.footnotes] for row in rows if row.get(self.footnotes))) if self.footnotes else []
         table = Table(title=self.title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-        printed = {column: [self._cell(row, column, texts) for row in self.rows] for column in self.columns if column not in self.hidden}
+        printed = {column: [self._cell(row, column, texts) for row in rows] for column in self.columns if column not in self.hidden}
         for column, cells in printed.items():
-            numeric = all(isinstance(row.get(column), int | float | None) for row in self.rows)
+            numeric = all(isinstance(row.get(column), int | float | None) for row in rows)
             widest = max(map(len, [*column.split(), *cells]))  # a number is never broken, and its header only between words
             header = "\n".join(textwrap.wrap(column, widest, break_on_hyphens=False)) if numeric else column
             table.add_column(header, justify="right" if numeric else "left", overflow="fold", no_wrap=numeric)
-        for row in zip(*printed.values(), strict=True):
-            table.add_row(*map(Text, row))
+        for line in zip(*printed.values(), strict=True):
+            table.add_row(*map(Text, line))
         if shown.measure(table, options=shown.options.update(width=10 * WIDTH)).minimum > shown.width:
             table.padding = 0
         shown.print(table)

@@ -1,4 +1,4 @@
-"""The verb `calibrate`: measurements, a start-up log, a benchmark's result or a probe of this machine, written as an accelerator file."""
+"""The verb `calibrate`: measurements, a start-up log, a benchmark's result or a probe of this machine as an accelerator file; accuracies as evidence."""
 
 from __future__ import annotations
 
@@ -33,8 +33,10 @@ def run(asked: Any) -> int:
     options = {name: getattr(asked, name) for name in ("accelerator", "model", "tp", "engine")}
     if options["tp"] is not None and not (options["tp"].isdecimal() and int(options["tp"]) > 0):
         raise BadInput("tp", options["tp"], "must be a whole number, 1 or more")
-    if bool(asked.file) == bool(asked.probe):
-        raise BadInput("calibrate", asked.file or "nothing", "takes a FILE or --probe, one of them")
+    if sum(map(bool, (asked.file, asked.probe, asked.accuracy))) != 1:
+        raise BadInput("calibrate", asked.file or asked.accuracy or "nothing", "takes a FILE, --accuracy FILE or --probe, one of them")
+    if asked.accuracy:
+        return _accuracy(asked)
     told = [name for name in ("accelerator", "model", "tp", "engine") if getattr(asked, name, None)]
     if asked.probe and told:
         raise BadInput(told[0], getattr(asked, told[0]), "says nothing of a probe, which measures this machine's own device")
@@ -45,7 +47,28 @@ def run(asked: Any) -> int:
     if asked.json:
         print(json.dumps(_object(found, written), indent=2, allow_nan=False))
     else:
-        _show(found, written, Console(soft_wrap=False))
+        _show(found, written, Console(soft_wrap=False), "--accelerator {} --model ID --context TOKENS")
+    return 0
+
+
+def _accuracy(asked: Any) -> int:
+    """Accuracies of one's own, for --accuracy-evidence. Where the new file would go is tried before anything is fitted."""
+    from kvopt.calibration import accuracy
+
+    told = next((name for name in ("accelerator", "tp", "engine", "name") if getattr(asked, name)), None)
+    if told is not None:
+        raise BadInput(told, getattr(asked, told), "says nothing of accuracies")
+    path = accelerator_file.free_path(asked.out, f"{Path(asked.accuracy).stem}-evidence.yaml", asked.force)
+    found, own = accuracy.calibrated(asked.accuracy, asked.model)
+    accuracy.write(own, path)
+    if asked.json:
+        data = _object(found, path)
+        del data["accelerator"]
+        print(json.dumps(data, indent=2, allow_nan=False))
+    else:
+        from kvopt.cli import wide_console
+
+        _show(found, path, wide_console(), "--accuracy-evidence {} --model ID --methods METHOD:KEPT --context TOKENS")
     return 0
 
 
@@ -124,8 +147,8 @@ def _object(found: Calibrated, written: Path | None) -> dict[str, Any]:
     }
 
 
-def _show(found: Calibrated, written: Path | None, console: Console) -> None:
-    """The table, what was refused, and the line that uses the file."""
+def _show(found: Calibrated, written: Path | None, console: Console, use: str) -> None:
+    """The table, what was refused, and the line that uses the file: `use` has a place for its name."""
     table = Table(*found.columns, box=None)
     for row in found.rows:
         table.add_row(*map(Text, row))
@@ -139,4 +162,4 @@ def _show(found: Calibrated, written: Path | None, console: Console) -> None:
         if len(found.refused) > SHOWN:
             console.print(f"  and {len(found.refused) - SHOWN} more; --json lists all")
     if written is not None:
-        print(f"written to {written}; use it:\n  kvopt analyze --accelerator {written} --model ID --context TOKENS")
+        print(f"written to {written}; use it:\n  kvopt analyze {use.format(written)}")

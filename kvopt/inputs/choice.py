@@ -2,7 +2,7 @@
 
 All leaves are NumPy float64 scalars and the trees of all choices have one structure, so that a search stacks choices into vmapped lanes:
 
-    lanes = jax.tree.map(lambda *leaves: numpy.stack(leaves), *(choice.accuracy("longbench", 131072, question_hidden=True) for choice in choices))
+    lanes = jax.tree.map(lambda *leaves: numpy.stack(leaves), *(choice.accuracy(Asked("longbench", 131072, question_hidden=True)) for choice in choices))
 """
 
 from __future__ import annotations
@@ -14,20 +14,28 @@ from typing import Any
 
 import numpy as np
 
+from kvopt.accuracy import curves
+from kvopt.accuracy.asked import Asked
+from kvopt.accuracy.curves import Curve
 from kvopt.errors import BadInput
-from kvopt.inputs.evidence import REFERENCE_CONTEXT, BitsCurve, Coverage, Curve, Fit, Frozen, KeepCurve, Task, borrow
+from kvopt.inputs.evidence import Coverage, Frozen
 from kvopt.inputs.method import DIMENSIONS, Dimension, MethodSpec
 from objectives.accuracy.composition import Accuracy, Interactions
 from objectives.accuracy.proxies import FULL_BITS, BitsLoss, KeepLoss
-from objectives.types import Cuts, Effects, Plan
+from objectives.types import Cuts, Effects, Plan, replace
 
 SMALLEST_KEEP = 1 / 64
-RANK_BITS = 0.3  # published: K-only PCA x 4 bit on Qwen3-14B, Palu x 2 bit: .15-.5
+RANK_BITS = 0.5  # derived: K-only PCA x 4 bit, Qwen3-14B perplexity (SubRotQ), joint within .02 at 64, 96 and 112 of 128
 EVICTION_LOW_BITS = 0.6  # published: QPruningKV, Llama-3-8B, 2 bit x eviction: scores x .44-.63, -ln .55 = .6
 INTERACTION_LOG_SD = 0.9  # assumed: MiniKV loses 1.5-4.4 % where QPruningKV loses half
-KEY_OUTLIER_MODELS = {"qwen2.5-7b": 7.0, "qwen3-0.6b": 6.0}
-"""Models whose keys collapse at 4 bits (effect on ln L of K): Qwen2.5-7B, GSM8K .78 -> .10 with KIVI-4 (KVTuner, arXiv 2502.04420) and perplexity
-9.6 -> 235, while K8V4 keeps .995; Qwen3-0.6B, perplexity retained .28 with q4_0 (ik_llama)."""
+PAIR_LOG_SD = 0.2  # measured: ln of joint over summed losses, nine token x bits pairs losing over .5 % each; other pairs twice, more thrice (assumed)
+MEASURED_PAIRS = frozenset({frozenset({"token", "bits"}), frozenset({"rank", "bits"}), frozenset({"head", "layer"})})
+INTERACTIONS = Interactions(
+    rank_bits=np.float64(RANK_BITS),
+    eviction_low_bits=np.float64(EVICTION_LOW_BITS),
+    log_sd=np.float64(INTERACTION_LOG_SD),
+    composed_log_sd=np.float64(0.0),
+)
 _FIELDS: dict[Dimension, tuple[str, ...]] = {
     "layer": ("layer_keep",),
     "head": ("head_keep",),
@@ -36,6 +44,10 @@ _FIELDS: dict[Dimension, tuple[str, ...]] = {
     "bits": ("key_bits", "value_bits"),
     "prefill": ("prefill_keep",),
 }
+NO_KEEP_LOSS = KeepLoss(
+    **dict.fromkeys(("amplitude", "floor", "log_sd", "log_sd_growth"), np.float64(0)), weight=np.float64(0.5), slope=np.float64(1)
+)
+NO_BITS_LOSS = BitsLoss(**dict.fromkeys(("key_amplitude", "value_amplitude", "floor", "log_sd", "log_sd_growth"), np.float64(0)), rate=np.float64(1))
 _ORDER: dict[Coverage, int] = {"interpolated": 0, "extrapolated": 1, "none": 2}
 
 
@@ -84,7 +96,6 @@ class MethodChoice(Frozen):
             token=_cuts(self.token),
             rank=_cuts(self.rank),
             bits=_cuts(self.bits),
-            full_until_prefilled=np.float64(any(method.full_until_prefilled for method in self.methods)),
             streaming_tokens=np.float64(max(number("streaming_tokens", 0.0))),
             scale_bits_per_element=np.float64(sum(number("scale_bits_per_element", 0.0))),
             scale_bits_per_vector=np.float64(sum(number("scale_bits_per_vector", 0.0))),
@@ -109,46 +120,43 @@ class MethodChoice(Frozen):
                     low[name], high[name] = np.float64(max(least, SMALLEST_KEEP)), np.float64(most)
         return Plan(**low), Plan(**high)
 
-    def accuracy(self, task: Task, context: float, question_hidden: bool, model: str | None = None) -> Accuracy:
-        """The accuracy proxies for one task family at one context [tokens]; float64 scalars.
+    def accuracy(self, asked: Asked) -> Accuracy:
+        """The accuracy proxies for one task family at one context; float64 scalars. Raises `BadInput` for a method without evidence: ask `evidence` first."""
+        found = {d: _find(getattr(self, d), asked) for d in DIMENSIONS}
+        parts: dict[str, Any] = {d: NO_KEEP_LOSS if curve is None else curve.keep_loss() for d, curve in found.items() if d != "bits"}
+        parts["bits"] = NO_BITS_LOSS if found["bits"] is None else found["bits"].bits_loss()
+        combined = composed_log_sd(frozenset(method.dimension for method in self.methods))
+        return Accuracy(**parts, interactions=replace(INTERACTIONS, composed_log_sd=np.float64(combined)))
 
-        `question_hidden`: more than one turn, or a shared prefix, so that the selection cannot see the question. `model`: catalog id, for the few
-        models whose keys do not survive low bits. Raises `BadInput` for a method without evidence: ask `evidence` first.
+    def evidence(self, plan: Plan, asked: Asked) -> Coverage:
+        """Whether the plan lies inside what was measured, the worst of its dimensions; dimensions that the plan leaves alone do not count.
+
+        Two dimensions that nobody measured together, and any three, are extrapolated.
         """
-        parts: dict[str, Any] = {}
-        for dimension in DIMENSIONS:
-            method = getattr(self, dimension)
-            found = None if method is None else _evidence(method, task, question_hidden)
-            if method is not None and found is None:
-                raise BadInput(
-                    f"method {method.id}", task, f"no evidence of its accuracy there with the question {'hidden' if question_hidden else 'seen'}"
-                )
-            build = _bits_loss if dimension == "bits" else _keep_loss
-            parts[dimension] = build(found, context, model)
-        pairs = Interactions(rank_bits=np.float64(RANK_BITS), eviction_low_bits=np.float64(EVICTION_LOW_BITS), log_sd=np.float64(INTERACTION_LOG_SD))
-        return Accuracy(**parts, interactions=pairs)
-
-    def evidence(self, task: Task, plan: Plan, context: float, question_hidden: bool) -> Coverage:
-        """Whether the plan lies inside what was measured, the worst of its dimensions; dimensions that the plan leaves alone do not count."""
         worst: Coverage = "interpolated"
+        used = set()
         for method in self.methods:
             fields = [np.asarray(getattr(plan, name), float) for name in _FIELDS[method.dimension]]
             full = FULL_BITS if method.dimension == "bits" else 1.0
             values = np.ravel(sum(fields) / len(fields))
             if np.all(values == full):
                 continue
+            used.add(method.dimension)
             # Layers and heads are kept or not, one by one: their evidence is over the share kept. The others' is over each entry.
-            tried = [float(values.mean())] if method.dimension in ("layer", "head") else [float(value) for value in values[values != full]]
-            worst = max(worst, _coverage(method, task, tried, context, question_hidden), key=_ORDER.__getitem__)
+            tried = np.array([values.mean()]) if method.dimension in ("layer", "head") else values[values != full]
+            curve = curves.find(method, asked)
+            worst = max(worst, "none" if curve is None else curve.covers(tried, asked.context), key=_ORDER.__getitem__)
+        if len(used) > 1 and frozenset(used) not in MEASURED_PAIRS:
+            worst = max(worst, "extrapolated", key=_ORDER.__getitem__)
         return worst
 
 
-def choices(methods: Iterable[MethodSpec], task: Task, question_hidden: bool, engine: str | None = None) -> Iterator[MethodChoice]:
+def choices(methods: Iterable[MethodSpec], asked: Asked, engine: str | None = None) -> Iterator[MethodChoice]:
     """Every combination of methods that may be searched: with evidence, not excluding each other, and run by the engine where one is named.
 
     The first is no compression at all. Methods that need a trained checkpoint are left out: whether one exists is the user's to say.
     """
-    usable = [method for method in methods if _evidence(method, task, question_hidden) and method.where != "needs a trained checkpoint"]
+    usable = [method for method in methods if curves.find(method, asked) and method.where != "needs a trained checkpoint"]
     usable = [method for method in usable if engine is None or method.runs_on(engine)]
     for combination in itertools.product(*([None, *(method for method in usable if method.dimension == dimension)] for dimension in DIMENSIONS)):
         try:
@@ -159,51 +167,25 @@ def choices(methods: Iterable[MethodSpec], task: Task, question_hidden: bool, en
 
 def _cuts(method: MethodSpec | None) -> Cuts:
     names = ("stored", "read", "moved", "prefill")
-    return Cuts(**{name: np.float64(0.0 if method is None else getattr(method.cuts, name)) for name in names})
+    cut = {name: np.float64(0.0 if method is None else getattr(method.cuts, name)) for name in names}
+    return Cuts(**cut, late=np.float64(method is not None and method.full_until_prefilled))
 
 
-def _evidence(method: MethodSpec, task: Task, question_hidden: bool) -> tuple[Curve, Fit] | None:
-    """The curve and fit that speak for a method: measured on this task before borrowed, on this kind of question before another, most rows first."""
-    wanted = ("any", "hidden" if question_hidden else "seen")
-    found = [(curve, fit) for curve in method.curves if curve.applies(question_hidden) and (fit := borrow(curve, method.dimension, task)) is not None]
-    return max(found, key=lambda pair: (task in pair[0].tasks, pair[0].question in wanted, pair[1].rows), default=None)
+def _find(method: MethodSpec | None, asked: Asked) -> Curve | None:
+    """The curve of a method in use; None where none is. Raises `BadInput` where nothing was measured that speaks for it."""
+    if method is None:
+        return None
+    curve = curves.find(method, asked)
+    if curve is None:
+        question = "hidden" if asked.question_hidden else "seen"
+        raise BadInput(f"method {method.id}", asked.task, f"no evidence of its accuracy with the question {question}")
+    return curve
 
 
-def _coverage(method: MethodSpec, task: Task, tried: list[float], context: float, question_hidden: bool) -> Coverage:
-    found = _evidence(method, task, question_hidden)
-    if found is None:
-        return "none"
-    curve, fit = found
-    same_question = curve.question in ("any", "hidden" if question_hidden else "seen")
-    inside = fit.keep is not None and all(
-        value >= fit.keep[0] * 0.99 for value in tried
-    )  # above the measured range lies no loss at all, which is known
-    reached = fit.context is None or context <= 2 * fit.context[1]  # twice the longest measured is still taken as near it
-    return "interpolated" if fit.rows > 0 and task in curve.tasks and same_question and inside and reached else "extrapolated"
-
-
-def _amplitude(fit: Fit, context: float) -> float:
-    return fit.log_amplitude + fit.context_exponent * math.log(context / REFERENCE_CONTEXT)
-
-
-def _keep_loss(found: tuple[Curve, Fit] | None, context: float, model: str | None) -> KeepLoss:
-    curve, fit = found or (None, None)
-    amplitude, weight, slope, floor, log_sd = 0.0, 0.5, 1.0, 0.0, 0.0
-    if isinstance(curve, KeepCurve) and fit is not None:
-        amplitude, weight, slope, floor, log_sd = math.exp(_amplitude(fit, context)), curve.weight, curve.slope, fit.floor, fit.log_sd
-    return KeepLoss(
-        amplitude=np.float64(amplitude), weight=np.float64(weight), slope=np.float64(slope), floor=np.float64(floor), log_sd=np.float64(log_sd)
-    )
-
-
-def _bits_loss(found: tuple[Curve, Fit] | None, context: float, model: str | None) -> BitsLoss:
-    curve, fit = found or (None, None)
-    key, value, rate, floor, log_sd = 0.0, 0.0, 1.0, 0.0, 0.0
-    if isinstance(curve, BitsCurve) and fit is not None:
-        at_full = math.exp(_amplitude(fit, context) + curve.log_quantiser - FULL_BITS * curve.rate)
-        outliers = max((effect for name, effect in KEY_OUTLIER_MODELS.items() if model and name in model.lower()), default=0.0)
-        key, value = curve.key_share * at_full * math.exp(outliers), (1 - curve.key_share) * at_full
-        rate, floor, log_sd = curve.rate, fit.floor, fit.log_sd
-    return BitsLoss(
-        key_amplitude=np.float64(key), value_amplitude=np.float64(value), rate=np.float64(rate), floor=np.float64(floor), log_sd=np.float64(log_sd)
-    )
+def composed_log_sd(dimensions: frozenset[str]) -> float:
+    """Spread of ln of the whole loss over the sum of its parts, by which dimensions are combined."""
+    if len(dimensions) < 2:
+        return 0.0
+    if len(dimensions) > 2:
+        return 3 * PAIR_LOG_SD
+    return PAIR_LOG_SD if dimensions in MEASURED_PAIRS else 2 * PAIR_LOG_SD

@@ -20,6 +20,7 @@ class KvFormat(Frozen):
     setting: str = Field(min_length=2)
     archs: tuple[str, ...] = Field((), description="accelerator generations with kernels for it, as their catalog files write `arch`; empty: all")
     not_on: tuple[str, ...] = Field((), description="accelerator ids that begin so have none, although of such a generation")
+    full_attention: bool = Field(False, description="only for models whose layers all keep the whole context")
     source: str = Field(min_length=3)
 
 
@@ -129,9 +130,9 @@ class EngineSpec(Frozen):
         """The engine as profiles name it."""
         return self.fitted_as or self.id
 
-    def formats_on(self, arch: str, accelerator: str = "") -> tuple[str, ...]:
-        """Ids of the bits methods that it can run on an accelerator of this generation and id."""
-        fitting = [entry for entry in self.kv_formats if not entry.archs or arch in entry.archs]
+    def formats_on(self, arch: str, accelerator: str = "", windowed: bool = False) -> tuple[str, ...]:
+        """Ids of the bits methods that it can run on an accelerator of this generation and id; `windowed`: for a model with sliding-window layers."""
+        fitting = [entry for entry in self.kv_formats if (not entry.archs or arch in entry.archs) and not (windowed and entry.full_attention)]
         return tuple(entry.method for entry in fitting if not _begins(accelerator, entry.not_on))
 
     def chunk(self, memory_gib: float, accelerator: str = "") -> int:

@@ -7,6 +7,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from kvopt import catalog
+from kvopt.errors import BadInput
 from kvopt.inputs.evidence import Frozen
 from kvopt.inputs.sourced import Sourced, Tag, checked
 
@@ -26,6 +27,7 @@ POOLS: dict[Dimension, tuple[str, ...]] = {
 token: scored by attention (SnapKV, H2O), without looking at the question (norms, expected attention), by reconstructing the context (KVzip), a window
 (StreamingLLM), random, compression of the prompt's text, retrieval at every step (Quest, InfLLM: nothing is dropped), eviction while decoding.
 """
+RESELECT = "+reselect"  # ending of a method's id: it keeps the whole cache and sees every question
 
 
 class CutsSpec(Frozen):
@@ -94,6 +96,7 @@ class MethodSpec(Frozen):
     allowed: Keeps | None = None
     formats: tuple[Format, ...] = ()
     full_until_prefilled: bool = Field(False, description="nothing is cut until the whole prompt is prefilled")
+    reselects: bool = Field(False, description="the whole cache is kept, and selected from anew for each question")
     edge_layers_16bit: int = Field(0, ge=0, description="first and last layers, this many each, that stay in 16 bits")
     streaming_tokens: Sourced[float] | None = Field(None, description="sink + recent tokens kept by a streaming head")
     scale_bits_per_element: Sourced[float] | None = Field(None, description="group-wise scales and zeros, bits per stored element")
@@ -126,8 +129,37 @@ class MethodSpec(Frozen):
         return self.placed(engine) is not None
 
 
+def reselecting(method: MethodSpec) -> MethodSpec:
+    """The method where it sees every question: it keeps the whole cache and selects from it anew each time, so that only reads shrink.
+
+    Scoring costs no read of its own: a question's tokens attend to the whole cache when they are prefilled.
+    """
+    kept = CutsSpec(stored=0, read=method.cuts.read, moved=0, prefill=0, source="all of the cache stays; the selection is what is read", tag="derived")
+    changes = {
+        "id": method.id + RESELECT,
+        "name": f"{method.name}, selecting anew for each question",
+        "where": "research library",
+        "runs_in": (),
+        "cuts": kept,
+        "full_until_prefilled": False,
+        "reselects": True,
+    }
+    return method.model_copy(update=changes)
+
+
+def can_reselect(method: MethodSpec) -> bool:
+    """Whether the selection follows the question, so that seeing it is worth keeping the whole cache."""
+    return method.dimension == "token" and method.pool == "scored"
+
+
 def load(name: str) -> MethodSpec:
-    """The catalog's method of this id. Raises `BadInput` for an unknown id or a faulty file."""
+    """The catalog's method of this id; `ID+reselect` where it sees every question. Raises `BadInput` for an unknown id or a faulty file."""
+    base = name.removesuffix(RESELECT)
+    if base != name:
+        method = load(base)
+        if not can_reselect(method):
+            raise BadInput("methods", name, f"only methods that score tokens by the question's attention can select anew; {base} does not")
+        return reselecting(method)
     return checked(MethodSpec, catalog.read("methods", name), "method", f"the catalog's method {name}")
 
 

@@ -14,6 +14,7 @@ from kvopt.inputs.quantities import parse_duration, parse_latency, parse_tokens
 from kvopt.inputs.sourced import checked
 
 Count = int | float | str
+ANY = "any"  # instead of an engine: whichever of the catalog's serves most
 
 
 class Scenario(BaseModel):
@@ -39,7 +40,7 @@ class Scenario(BaseModel):
     fidelity: Literal["peak", "calibrated"] = Field(
         "calibrated", description="peak: the theory, every peak reached; calibrated: fitted efficiencies and reserves"
     )
-    engine: str = Field("vllm", description="engine that must be able to run the deployable answer")
+    engine: str = Field("vllm", description="engine that must be able to run the deployable answer; any: whichever serves most")
     weights: str | None = Field(
         None, description="formats of the checkpoints at hand with their accuracy, e.g. bf16,fp8:0.995; absent: the model's own"
     )
@@ -56,6 +57,14 @@ class Scenario(BaseModel):
     )
     methods: str | None = Field(
         None, description="methods to use, with what they keep, e.g. fp8 or duoattention:0.5,kivi:4; analyze: absent means none; a search: only these"
+    )
+    head_scores: str | None = Field(
+        None,
+        description="analyze, simulate: what layers and heads keep of --methods: DuoAttention gates .tsv, Retrieval_Head .json, KVTuner .yaml, "
+        "or gates or retrieval for the usual profile",
+    )
+    accuracy_evidence: str | None = Field(
+        None, description="accuracies measured on this model, which count beside the published ones: a CSV, or what calibrate --accuracy wrote"
     )
     seed: int = Field(0, description="seed of the search")
 
@@ -104,8 +113,9 @@ class Scenario(BaseModel):
             raise BadInput("host_memory", self.host_memory, "must be a number of GB, zero or more")
         if self.task is not None and self.task not in TASKS:
             raise unknown("task", self.task, TASKS)
-        if self.engine not in ids("engines"):
-            raise unknown("engine", self.engine, ids("engines"))
+        if self.engine not in (ANY, *ids("engines")):
+            near = unknown("engine", self.engine, ids("engines")).allowed.partition(" one of")[0].removesuffix(";")
+            raise BadInput("engine", self.engine, f"{near}; one of {', '.join(ids('engines'))}, or {ANY}")
         for name in ("context", "answer", "chunk"):
             if getattr(self, name) is not None:
                 parse_tokens(getattr(self, name), name)

@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from kvopt.search.lanes import BATCH, Lane, lane_system, settings
+from kvopt.search.lanes import BATCH, Lane, lane_system, plan_losses, settings
 from objectives import goals
-from objectives.accuracy.composition import losses, lower, retained, widening
+from objectives.accuracy.composition import retained, retained_at
 from objectives.goals import Targets
 from objectives.limits import constraints, violations
 from objectives.serving.session import Service, serve
@@ -62,9 +62,9 @@ def evaluate(given: Given, lane: Lane, targets: Targets, x: Array) -> State:
     plan, schedule = settings(lane, x, given.cap)
     system = lane_system(given.system, lane)
     service = serve(system, plan, lane.effects, schedule)
-    loss = losses(plan, lane.accuracy)
+    loss = plan_losses(lane, plan)
     kept = retained(loss, system.checkpoint.retained)
-    least = lower(loss, widening(lane.accuracy, targets.z), system.checkpoint.retained)
+    least = retained_at(loss, plan_losses(lane, plan, targets.z), system.checkpoint.retained)
     values = {
         "sessions_per_gpu_hour": goals.sessions_per_gpu_hour(service),
         "users_per_gpu": goals.users_per_gpu(service, system.workload, targets),

@@ -15,11 +15,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from kvopt.head_plans import HeadPlan
 from kvopt.inputs.choice import MethodChoice
 from kvopt.inputs.quantities import parse_tokens
 from kvopt.problem import Problem, Weights
 from kvopt.search.deployments import Deployment, deployments, scaleup_bandwidth
-from objectives.accuracy.composition import Accuracy
+from objectives.accuracy.composition import Accuracy, Losses, Shares, losses
 from objectives.serving.concurrency import kv_pool_bytes
 from objectives.types import Checkpoint, Effects, Plan, Schedule, System, pytree, replace
 
@@ -34,6 +35,15 @@ SEQUENCE_SDS = 3.0  # max_num_seqs leaves room for three standard deviations of 
 
 
 @pytree
+class ByHead:
+    """What a plan of layers and heads puts in the place of settings, by field of `Plan`; entries are `(layers, heads)` or `(layers, 1)`."""
+
+    freed: dict[str, Array]  # as the engine's memory has it
+    kept: dict[str, Array]  # as accuracy is judged
+    shares: Shares
+
+
+@pytree
 class Lane:
     """One categorical choice as the mathematics takes it, and the box of the continuous settings."""
 
@@ -45,6 +55,7 @@ class Lane:
     scaleup_bandwidth: Array
     low: Array  # (fields,)
     high: Array  # (fields,)
+    by_head: ByHead | None = None  # a plan in which layers and heads differ
 
 
 @dataclass(frozen=True)
@@ -54,6 +65,7 @@ class Choice:
     deployment: Deployment
     weights: Weights
     methods: MethodChoice
+    heads: HeadPlan | None = None  # where layers and heads are not alike
 
     @cached_property
     def label(self) -> str:
@@ -71,8 +83,17 @@ def settings(lane: Lane, x: Array, cap: Array | float) -> tuple[Plan, Schedule]:
     """The plan and schedule of one vector of continuous settings. `cap`: most requests in flight that the engine or the person allows."""
     values = dict(zip(FIELDS, [x[i] for i in range(len(FIELDS))], strict=True))
     plan = Plan(**{name: values[name] for name in PLAN_FIELDS})
+    if lane.by_head is not None:
+        plan = replace(plan, **lane.by_head.freed)
     schedule = replace(lane.schedule, **{name: values[name] for name in SCHEDULE_FIELDS})
     return plan, replace(schedule, max_sequences=jnp.minimum(max_sequences(values["batch"]), cap))
+
+
+def plan_losses(lane: Lane, plan: Plan, z: Array | float = 0.0) -> Losses:
+    """The accuracy losses of a plan of `settings` at z standard deviations: of what it keeps, where the engine frees less than that."""
+    if lane.by_head is None:
+        return losses(plan, lane.accuracy, z=z)
+    return losses(replace(plan, **lane.by_head.kept), lane.accuracy, lane.by_head.shares, z)
 
 
 def lane_system(system: System, lane: Lane) -> System:
@@ -162,7 +183,7 @@ def stacked(problem: Problem, chosen: Sequence[Choice]) -> Lane:
     devices = [problem.device(weights) for weights in stored]
     by_method = {
         "effects": _stack([_effects(problem, method) for method in used]),
-        "accuracy": _stack([method.accuracy(problem.task, problem.context, problem.question_hidden, problem.model.id) for method in used]),
+        "accuracy": _stack([method.accuracy(problem.asked) for method in used]),
         "low": np.array([[box[name][0] for name in FIELDS] for box in boxes]),
         "high": np.array([[box[name][1] for name in FIELDS] for box in boxes]),
     }
@@ -174,7 +195,15 @@ def stacked(problem: Problem, chosen: Sequence[Choice]) -> Lane:
         "checkpoint": _stack([problem.checkpoint(weights) for weights in stored]),
         "peak_flops": np.array([device.peak_flops for device in devices]),
     }
-    return Lane(**take(by_method, m), **take(by_deployment, d), **take(by_weights, w))
+    return Lane(**take(by_method, m), **take(by_deployment, d), **take(by_weights, w), by_head=_by_head(chosen))
+
+
+def _by_head(chosen: Sequence[Choice]) -> ByHead | None:
+    """The plans by layer and head, stacked; none where there is none. Either all choices have one or none has."""
+    plans = [choice.heads for choice in chosen if choice.heads is not None]
+    if not plans:
+        return None
+    return _stack([ByHead(freed=dict(plan.freed), kept=dict(plan.kept), shares=plan.shares) for plan in plans])
 
 
 def memory_left(problem: Problem, grouped: Sequence[Deployment], weights: Weights) -> np.ndarray:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 
+from kvopt.accuracy import curves
 from kvopt.inputs import engine as engines
 from kvopt.inputs import method as methods
 from kvopt.inputs.choice import MethodChoice, choices
 from kvopt.inputs.method import MethodSpec
 from kvopt.plans import named_methods
 from kvopt.problem import Problem
+from kvopt.realise import placed
+from kvopt.search.dominance import undominated
 
+FEWEST = 3  # readings of a method that is searched without being named: one or two say little, whatever its kind
 MOST_METHODS = 3  # of a research plan: no published source measured more than two compressed dimensions at once
 
 
@@ -21,15 +25,15 @@ def applicable(problem: Problem, method: MethodSpec) -> bool:
 
 def deployable_methods(problem: Problem) -> list[MethodChoice]:
     """What the engine can run today on this accelerator: no compression first, then every method with evidence for the task."""
-    formats = problem.engine.formats_on(problem.accelerator.arch, problem.accelerator.id)
-    offered = [method for method in methods.load_all() if applicable(problem, method) and (method.dimension != "bits" or method.id in formats)]
-    return list(choices(offered, problem.task, problem.question_hidden, problem.engine.id))
+    offered = [method for method in methods.load_all() if applicable(problem, method) and placed(problem, method)]
+    return list(choices(offered, problem.asked))
 
 
 def research_methods(problem: Problem) -> list[MethodChoice]:
     """Every combination of up to three methods with evidence for the task, whatever runs them.
 
-    A format that engines run must have kernels for this accelerator in one of them.
+    Where a selection cannot see the question, it may also keep the whole cache and select anew for each. A format that engines run must have kernels for
+    this accelerator in one of them. Methods that another one beats in every respect are left out, and those with next to no measurements of their own.
     """
     kernels = {name for engine in engines.load_all() for name in engine.formats_on(problem.accelerator.arch, problem.accelerator.id)}
     offered = [
@@ -37,7 +41,15 @@ def research_methods(problem: Problem) -> list[MethodChoice]:
         for method in methods.load_all()
         if applicable(problem, method) and (method.dimension != "bits" or method.where != "engine-ready" or method.id in kernels)
     ]
-    return [chosen for chosen in choices(offered, problem.task, problem.question_hidden) if len(chosen.methods) <= MOST_METHODS]
+    if problem.question_hidden:
+        offered += [methods.reselecting(method) for method in offered if methods.can_reselect(method)]
+    best = undominated(problem, [method for method in offered if method.where != "needs a trained checkpoint" and _known(problem, method)])
+    return [chosen for chosen in choices(best, problem.asked) if len(chosen.methods) <= MOST_METHODS]
+
+
+def _known(problem: Problem, method: MethodSpec) -> bool:
+    curve = curves.find(method, problem.asked)
+    return curve is not None and curve.rows + curve.borrowed >= FEWEST
 
 
 def offered(problem: Problem, research: bool = False) -> list[MethodChoice]:
@@ -45,5 +57,5 @@ def offered(problem: Problem, research: bool = False) -> list[MethodChoice]:
     if problem.scenario.methods is None:
         return research_methods(problem) if research else deployable_methods(problem)
     named, _ = named_methods(problem.scenario.methods)
-    engine = None if research else problem.engine.id
-    return list(choices([method for method in methods.load_all() if method in named.methods], problem.task, problem.question_hidden, engine))
+    usable = [method for method in named.methods if (research or placed(problem, method))]
+    return list(choices(usable, problem.asked))

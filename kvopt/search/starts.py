@@ -16,7 +16,7 @@ from kvopt.problem import Problem
 from kvopt.search.grid import DIMENSIONS, Grid
 from kvopt.search.lanes import FIELDS, LOGARITHMIC, Lane, take
 from kvopt.search.programs import MEASURED, rows
-from objectives.accuracy.composition import Accuracy, widening
+from objectives.accuracy.composition import Accuracy
 from objectives.accuracy.proxies import bits_loss, keep_loss
 
 SPENT = ("layer", "head", "token", "key_rank", "value_rank", "format", "prefill")
@@ -27,18 +27,18 @@ LEAST_LOSS, MOST_LOSS = 1e-3, math.log(2)  # of the budgets of a front
 @jax.jit
 def _tables(accuracy: Accuracy, values: Array, formats: Array, z: Array) -> Array:
     accuracy = jax.tree.map(lambda leaf: leaf[:, None], accuracy)
-    widened = widening(accuracy, z)
+    together = jnp.exp(z * accuracy.interactions.composed_log_sd)
     value = {name: values[:, DIMENSIONS.index(name)] for name in SPENT}
     curves = {
-        "layer": keep_loss(value["layer"], accuracy.layer) * widened.layer,
-        "head": keep_loss(value["head"], accuracy.head) * widened.head,
-        "token": keep_loss(value["token"], accuracy.token) * widened.token,
-        "key_rank": keep_loss(value["key_rank"], accuracy.rank) * widened.rank / 2,
-        "value_rank": keep_loss(value["value_rank"], accuracy.rank) * widened.rank / 2,
-        "format": bits_loss(formats[:, :, 0], formats[:, :, 1], accuracy.bits) * widened.bits,
-        "prefill": keep_loss(value["prefill"], accuracy.prefill) * widened.prefill,
+        "layer": keep_loss(value["layer"], accuracy.layer, z),
+        "head": keep_loss(value["head"], accuracy.head, z),
+        "token": keep_loss(value["token"], accuracy.token, z),
+        "key_rank": keep_loss(value["key_rank"], accuracy.rank, z) / 2,
+        "value_rank": keep_loss(value["value_rank"], accuracy.rank, z) / 2,
+        "format": bits_loss(formats[:, :, 0], formats[:, :, 1], accuracy.bits, z),
+        "prefill": keep_loss(value["prefill"], accuracy.prefill, z),
     }
-    return jnp.stack([curves[name] for name in SPENT], axis=1)
+    return jnp.stack([curves[name] * together for name in SPENT], axis=1)
 
 
 def loss_tables(grid: Grid, lanes: Lane, z: float) -> np.ndarray:

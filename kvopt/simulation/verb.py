@@ -10,10 +10,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kvopt import describe, named
+from kvopt import any_engine, describe, named
 from kvopt.infeasible import weights_do_not_fit
 from kvopt.inputs.scenario import Scenario
-from kvopt.plans import from_plan, to_plan
+from kvopt.plans import to_plan
 from kvopt.problem import Problem, resolve
 from kvopt.results import Result
 from kvopt.search.best import Point
@@ -45,6 +45,7 @@ def simulate(scenario: Scenario | None = None, plan: dict[str, Any] | None = Non
         scenario = Scenario.of(**{**given, **fields})
     problem = resolve(scenario)
     problem.require_known()
+    problem = any_engine.of_plan(problem, plan) if plan is not None else any_engine.named_best(problem)
     question = {"scenario": describe.scenario(problem)}
     choice, x, loaded = _plan(problem, asked, plan)
     if memory_left(problem, [choice.deployment], choice.weights).max() <= 0:
@@ -57,7 +58,7 @@ def simulate(scenario: Scenario | None = None, plan: dict[str, Any] | None = Non
 def _plan(problem: Problem, asked: Traffic, plan: dict[str, Any] | None) -> tuple[Choice, np.ndarray, bool]:
     """The plan's choice and settings, and whether its load is that which it serves."""
     if plan is not None:
-        return (*from_plan(plan), True)
+        return (*named.restored(problem, plan), True)
     cases = named.cases(problem)
     if memory_left(problem, [case[0].deployment for case in cases[:1]], cases[0][0].weights).max() <= 0:
         return (*cases[0], False)

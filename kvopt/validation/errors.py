@@ -42,6 +42,7 @@ def errors(outcomes: Iterable[Outcome], deviations: Mapping[str, Deviation] | No
             "n": len(rows),
             "median_abs_pct": float(np.median(np.abs(signed))),
             "p90_abs_pct": float(np.percentile(np.abs(signed), 90)),
+            "rms_pct": float(np.sqrt(np.mean(signed**2))),
             "bias_pct": float(np.median(signed)),
             "interval_coverage": float(inside.mean()),
             "over_predicted_pct": float(100 * (signed > 0).mean()),

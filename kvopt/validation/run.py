@@ -37,7 +37,9 @@ class Kind:
 
 
 KINDS = {
+    "accuracy": Kind("accuracy", ("method", "dimension", "model", "benchmark"), ("retained",)),
     "capacity": Kind("capacity", ("engine", "model", "gpu", "kv_tokens"), ("kv_tokens", "max_concurrency_logged")),
+    "composition": Kind("composition", ("combo", "retained_1", "retained_2"), ("retained_joint",)),
     "latency": Kind("latency", ("model", "gpu", "engine", "prompt_len"), ("prefill_s", "ttft_s", "tpot_ms", "e2e_s", "throughput_tok_s")),
 }
 

@@ -1,4 +1,4 @@
-"""How the dimensions' losses add up, and a lower bound on what is retained.
+"""How the dimensions' losses add up, at any confidence.
 
 Retained scores multiply, so log losses add: over the measured pairs of dimensions (QPruningKV token x bits, exllamav2 weights x KV, vLLM FP8 x FP8,
 MLKV head x layer) the product predicts the joint score within .028, the sum of losses within .049. Two pairs need a term of their own, see
@@ -7,22 +7,28 @@ MLKV head x layer) the product predicts the joint score within .028, the sum of 
 
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from objectives.accuracy.heads import Ranking, head_loss, weighted_mean
 from objectives.accuracy.proxies import BitsLoss, KeepLoss, bits_loss, keep_loss
 from objectives.types import PerHead, Plan, Scalar, pytree
 
-_NAMES = ("layer", "head", "token", "rank", "prefill", "bits", "interactions")
+CORRELATION = (
+    0.3  # of what dimensions lose beyond their medians: the model's share of the spread, .1-.5 over the fitted curves, is common to all (derived)
+)
+TINY = 1e-7  # loss below which a spread is none: keeps the slope of the square root finite
 
 
 @pytree
 class Interactions:
     """Losses of two dimensions together beyond their sum. Leaves are scalars."""
 
-    rank_bits: Scalar  # rho: L_rank is larger by rho * max(0, (8 - b)/4); K-only PCA x 4 bit (Qwen3-14B perplexity): .15-.5
-    eviction_low_bits: Scalar  # loss per bit below 3 and share of tokens evicted; QPruningKV 2 bit x eviction: 2-bit scores x .44-.63
-    log_sd: Scalar
+    rank_bits: Scalar  # rho: added is rho * L_rank / (1 + L_rank) * max(0, (8 - b)/4)
+    eviction_low_bits: Scalar  # loss per bit below 3 and share of tokens evicted
+    log_sd: Scalar  # spread of ln of what these two add
+    composed_log_sd: Scalar = 0.0  # spread of ln of the whole loss where dimensions are combined; 0 for one alone
 
 
 @pytree
@@ -40,7 +46,7 @@ class Accuracy:
 
 @pytree
 class Losses:
-    """One number for each dimension, all scalars: log losses, or factors on them."""
+    """The log loss of each dimension, all scalars."""
 
     layer: Scalar
     head: Scalar
@@ -61,61 +67,55 @@ class Shares:
     layer: PerHead  # of layers, for `layer_keep`
     head: PerHead  # of KV heads, for `head_keep`
     content: PerHead  # for tokens, rank, bits and sparse prefill
+    ranking: Ranking | None = None  # scores of the heads, for `head_keep`; None: the heads kept are those that matter most
 
 
-def losses(plan: Plan, accuracy: Accuracy, shares: Shares | None = None) -> Losses:
+def losses(plan: Plan, accuracy: Accuracy, shares: Shares | None = None, z: Scalar = 0.0) -> Losses:
     """The log loss of each dimension of a plan, its fields `()`, `(layers, 1)` or `(layers, heads)`. Equal weights by default.
 
     Tokens, rank, bits and sparse prefill may differ anywhere in degree: their loss is the weighted mean of the curve over layers and heads. Layers
     and heads are kept or not, one by one, and their measurements are over the share that is kept: their loss is the curve at the mean share, so that
-    a plan of zeros and ones is what it was measured as. A uniform plan has the same loss however it is written.
+    a plan of zeros and ones is what it was measured as. With scores of the heads the curve is read where as much of the score is kept
+    (`objectives.accuracy.heads`). A uniform plan has the same loss however it is written.
+
+    At z standard deviations of ln L, each dimension by itself; `retained_at` puts them together. z = 1.28 for 90 % confidence, 0 for the median, negative
+    for a lower bound of the loss. Without compression every loss is exactly 0 at any z.
     """
     shares = Shares(layer=1.0, head=1.0, content=1.0) if shares is None else shares
-    token = keep_loss(plan.token_keep, accuracy.token)
-    rank = (keep_loss(plan.key_rank, accuracy.rank) + keep_loss(plan.value_rank, accuracy.rank)) / 2
-    bits = bits_loss(plan.key_bits, plan.value_bits, accuracy.bits)
-    mean_bits = (jnp.asarray(plan.key_bits) + plan.value_bits) / 2
-    pair = accuracy.interactions
-    both = pair.rank_bits * rank * jnp.maximum(0.0, (8 - mean_bits) / 4)
-    both = both + pair.eviction_low_bits * jnp.maximum(0.0, 3 - mean_bits) * (1 - jnp.asarray(plan.token_keep))
-    return Losses(
-        layer=keep_loss(_mean(plan.layer_keep, shares.layer), accuracy.layer),
-        head=keep_loss(_mean(plan.head_keep, shares.head), accuracy.head),
-        token=_mean(token, shares.content),
-        rank=_mean(rank, shares.content),
-        prefill=_mean(keep_loss(plan.prefill_keep, accuracy.prefill), shares.content),
-        bits=_mean(bits, shares.content),
-        interactions=_mean(both, shares.content),
+    token = keep_loss(plan.token_keep, accuracy.token, z)
+    rank = (keep_loss(plan.key_rank, accuracy.rank, z) + keep_loss(plan.value_rank, accuracy.rank, z)) / 2
+    found = Losses(
+        layer=keep_loss(weighted_mean(plan.layer_keep, shares.layer), accuracy.layer, z),
+        head=head_loss(plan.head_keep, shares.head, accuracy.head, shares.ranking, z),
+        token=weighted_mean(token, shares.content),
+        rank=weighted_mean(rank, shares.content),
+        prefill=weighted_mean(keep_loss(plan.prefill_keep, accuracy.prefill, z), shares.content),
+        bits=weighted_mean(bits_loss(plan.key_bits, plan.value_bits, accuracy.bits, z), shares.content),
+        interactions=weighted_mean(together(plan, rank, accuracy.interactions) * jnp.exp(z * accuracy.interactions.log_sd), shares.content),
     )
+    combined = jnp.exp(z * accuracy.interactions.composed_log_sd)
+    return jax.tree.map(lambda loss: loss * combined, found)
+
+
+def together(plan: Plan, rank_loss: PerHead, pair: Interactions) -> Float[Array, ...]:
+    """The log loss of rank with few bits, and of eviction with less than 3, beyond their sum; the shape that plan and `rank_loss` broadcast to."""
+    mean_bits = (jnp.asarray(plan.key_bits) + plan.value_bits) / 2
+    both = pair.rank_bits * rank_loss / (1 + rank_loss) * jnp.maximum(0.0, (8 - mean_bits) / 4)
+    return both + pair.eviction_low_bits * jnp.maximum(0.0, 3 - mean_bits) * (1 - jnp.asarray(plan.token_keep))
 
 
 def retained(loss: Losses, checkpoint_retained: Scalar = 1.0) -> Float[Array, ""]:
     """Share of the 16-bit, uncompressed model's accuracy that is kept: exp(-sum of the losses) times the checkpoint's own."""
-    total = loss.layer + loss.head + loss.token + loss.rank + loss.prefill + loss.bits + loss.interactions
-    return jnp.exp(-total) * checkpoint_retained
+    return jnp.exp(-sum(jax.tree.leaves(loss))) * checkpoint_retained
 
 
-def widening(accuracy: Accuracy, z: Scalar) -> Losses:
-    """What each loss may be multiplied by at z standard deviations of ln L. Does not depend on the plan: compute it outside a search's loop."""
-    spreads = (getattr(accuracy, name).log_sd for name in _NAMES)
-    return Losses(**{name: jnp.exp(z * jnp.asarray(sd)) for name, sd in zip(_NAMES, spreads, strict=True)})
+def retained_at(middle: Losses, edge: Losses, checkpoint_retained: Scalar = 1.0) -> Float[Array, ""]:
+    """Retained accuracy of a whole plan at the confidence of `edge`; `middle` is the same plan's losses at the median.
 
-
-def lower(loss: Losses, widened: Losses, checkpoint_retained: Scalar = 1.0) -> Float[Array, ""]:
-    """Retained accuracy when every loss is as large as `widening` allows: exp(-sum_d L_d e^(z sd_d)).
-
-    Conservative: it takes all dimensions to be at their worst at once. Like the mean it is exactly 1 without compression, because the
-    interval is on ln L. z = 1.28 for 90 % confidence, 0 for the median; negative for an upper bound.
+    Dimensions need not be at their worst together: what each may lose beyond its median adds up like spreads that have `CORRELATION` in common. One dimension
+    alone is exactly at its own edge, and without compression the result is exactly the checkpoint's.
     """
-    return retained(Losses(**{name: getattr(loss, name) * getattr(widened, name) for name in _NAMES}), checkpoint_retained)
-
-
-def _mean(values: PerHead, weights: PerHead) -> Float[Array, ""]:
-    """Weighted mean over layers and heads, the weights broadcast to the values and the values to the weights; a scalar passes through as it is."""
-    values, weights = jnp.asarray(values), jnp.asarray(weights)
-    if values.ndim == 0:
-        return values
-    # Deviations from one entry are averaged, so that equal entries come out exactly as they went in.
-    first = values[(0,) * values.ndim]
-    spread = jnp.broadcast_arrays(values - first, weights)
-    return first + jnp.sum(spread[0] * spread[1]) / jnp.sum(spread[1])
+    beyond = jnp.stack(jnp.broadcast_arrays(*(high - low for high, low in zip(jax.tree.leaves(edge), jax.tree.leaves(middle), strict=True))))
+    whole = jnp.sum(beyond, axis=0)
+    joint = jnp.sqrt((1 - CORRELATION) * jnp.sum(beyond**2, axis=0) + CORRELATION * whole**2 + TINY**2) - TINY
+    return retained(middle, checkpoint_retained) * jnp.exp(-jnp.sign(whole) * joint)

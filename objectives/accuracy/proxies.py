@@ -33,7 +33,8 @@ class KeepLoss:
     weight: Scalar  # in (0, 1]
     slope: Scalar  # s, in (0, 16]
     floor: Scalar  # loss per share dropped, whatever is dropped
-    log_sd: Scalar  # spread of ln L
+    log_sd: Scalar  # spread of ln L where nothing is dropped yet
+    log_sd_growth: Scalar = 0.0  # of it, per unit of -ln k: the less is kept, the farther from what was measured
 
 
 @pytree
@@ -50,21 +51,28 @@ class BitsLoss:
     value_amplitude: Scalar
     rate: Scalar  # per bit, natural exponent; 2.2 = 2^(3.17 bits)
     floor: Scalar  # loss of any cache below 16 bits, fully there at 8
-    log_sd: Scalar
+    log_sd: Scalar  # spread of ln L just below 16 bits
+    log_sd_growth: Scalar = 0.0  # of it, per bit below 16
 
 
-def keep_loss(keep: PerHead, curve: KeepLoss) -> Float[Array, ...]:
-    """Log loss of keeping a share; same shape as `keep`. Three transcendental operations."""
-    bounded = jnp.maximum(keep, SMALLEST_KEEP)
-    return curve.amplitude * jnp.log1p(curve.weight * jnp.expm1(-curve.slope * jnp.log(bounded))) + curve.floor * (1 - jnp.asarray(keep))
+def keep_loss(keep: PerHead, curve: KeepLoss, z: Scalar = 0.0) -> Float[Array, ...]:
+    """Log loss of keeping a share, at z standard deviations of ln L; same shape as `keep`. Four transcendental operations.
+
+    z = 1.28 is what 90 % of measurements do not exceed, 0 the median. Monotone in the share for every z >= 0, since the spread never falls with less kept.
+    """
+    dropped = -jnp.log(jnp.maximum(keep, SMALLEST_KEEP))
+    median = curve.amplitude * jnp.log1p(curve.weight * jnp.expm1(curve.slope * dropped)) + curve.floor * (1 - jnp.asarray(keep))
+    return median * jnp.exp(z * (curve.log_sd + curve.log_sd_growth * dropped))
 
 
-def bits_loss(key_bits: PerHead, value_bits: PerHead, curve: BitsLoss) -> Float[Array, ...]:
-    """Log loss of storing K and V in so many bits; the shape that both broadcast to."""
+def bits_loss(key_bits: PerHead, value_bits: PerHead, curve: BitsLoss, z: Scalar = 0.0) -> Float[Array, ...]:
+    """Log loss of storing K and V in so many bits, at z standard deviations of ln L; the shape that both broadcast to."""
     exponential = curve.key_amplitude * jnp.expm1(curve.rate * (FULL_BITS - key_bits)) + curve.value_amplitude * jnp.expm1(
         curve.rate * (FULL_BITS - value_bits)
     )
-    return exponential + curve.floor * (_fade(key_bits) + _fade(value_bits)) / 2
+    median = exponential + curve.floor * (_fade(key_bits) + _fade(value_bits)) / 2
+    below = FULL_BITS - (jnp.asarray(key_bits) + value_bits) / 2
+    return median * jnp.exp(z * (curve.log_sd + curve.log_sd_growth * below))
 
 
 def _fade(bits: PerHead) -> Float[Array, ...]:

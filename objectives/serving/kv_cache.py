@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 import jax.numpy as jnp
 from jax import Array
 
-from objectives.types import Architecture, Cuts, Effects, Plan, Schedule
+from objectives.types import Architecture, Cuts, Effects, Plan, Schedule, replace
 
 Sum = Literal["stored", "read", "moved", "prefill"]
 INDEX_BYTES = 2  # an element of an index key, 16 bit (vLLM 0.33 stores 132 bytes for 128 elements instead)
@@ -60,13 +60,11 @@ def cache(
     effects: Effects,
     which: Sum = "stored",
     schedule: Schedule | None = None,
-    keep_tokens: Array | float = 0.0,
 ) -> Cache:
     """One sum of a plan: every byte once, or, with a schedule, what a tensor-parallel group must set aside.
 
     Every rank sets aside what the fullest one needs, and beyond one rank per KV head the head is copied: uniform plans cost `max(1, ranks/kv_heads)` times
-    their bytes (vLLM 0.33: kv heads per rank = max(1, kv_heads // tp); MLA has one latent and is copied on every rank). `keep_tokens`: 1 where evicted
-    tokens are still there.
+    their bytes (vLLM 0.33: kv heads per rank = max(1, kv_heads // tp); MLA has one latent and is copied on every rank).
     """
     share = kept(plan.layer_keep, effects.layer, which)
     if which != "read":  # a layer that reads another's cache reads all of it
@@ -76,16 +74,32 @@ def cache(
     per_head = schedule is not None and per_entry.shape[-1] > 1
     if not per_head:
         per_entry = per_entry * jnp.maximum(1.0, copies / jnp.maximum(architecture.head_count, 1))
-    keep = kept(plan.token_keep, effects.token, which)
     return Cache(
         entry_bytes=per_entry,
-        token_keep=keep + keep_tokens * (1 - keep),
+        token_keep=kept(plan.token_keep, effects.token, which),
         head_keep=kept(plan.head_keep, effects.head, which),
         select=architecture.select if which == "read" else jnp.full_like(architecture.select, jnp.inf),
         index_bytes=jnp.sum(architecture.layer_count * architecture.index_width * architecture.index_rate * INDEX_BYTES) * copies,
         state_bytes=jnp.sum(architecture.layer_count * architecture.state_bytes),
         shards=copies if per_head else None,
     )
+
+
+def while_prefilling(plan: Plan, effects: Effects) -> Plan:
+    """The plan as memory has it until the prompt is done: methods that need the whole cache for their choice have cut nothing yet."""
+
+    def keep(name: str, cuts: Cuts) -> Array:
+        share = jnp.asarray(getattr(plan, name))
+        return share + cuts.late * (1 - share)
+
+    by_field = {
+        "layer_keep": effects.layer,
+        "head_keep": effects.head,
+        "token_keep": effects.token,
+        "key_rank": effects.rank,
+        "value_rank": effects.rank,
+    }
+    return replace(plan, **{name: keep(name, cuts) for name, cuts in by_field.items()})
 
 
 def entries(architecture: Architecture, effects: Effects, held: Cache, tokens: Array) -> Array:

@@ -22,7 +22,7 @@ from jax import Array
 
 from objectives.serving import concurrency, decode, prefill, queueing, switching
 from objectives.serving.group import StepCosts, step_costs
-from objectives.serving.kv_cache import Cache, cache, session_bytes
+from objectives.serving.kv_cache import Cache, cache, session_bytes, while_prefilling
 from objectives.types import Architecture, Effects, Plan, Schedule, System, Workload, pytree, replace
 
 
@@ -132,7 +132,7 @@ def sums(system: System, plan: Plan, effects: Effects, schedule: Schedule) -> Su
         costs=step_costs(system, schedule),
         shares=prefill.prompt_shares(arch, plan, effects),
         stored=cache(arch, plan, effects, "stored", schedule),
-        filling=cache(arch, plan, effects, "stored", schedule, effects.full_until_prefilled),
+        filling=cache(arch, while_prefilling(plan, effects), effects, "stored", schedule),
         moved=cache(arch, plan, effects, "moved"),
     )
 

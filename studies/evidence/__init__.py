@@ -1,7 +1,8 @@
 """Measurements published by others, condensed: what the profiles are fitted to and what the studies compare with, each row with its source.
 
 `latency.csv` holds the columns that `kvopt validate latency` reads, `capacity.csv` those of `kvopt validate capacity`, `aiconfigurator.csv` what
-aiconfigurator 0.12.0 (Apache-2.0) predicts for rows of `latency.csv`. `python -m studies.evidence.condense FOLDER` makes them from the collected evidence.
+aiconfigurator 0.12.0 (Apache-2.0) predicts for rows of `latency.csv`, `accuracy.csv` and `composition.csv` what compression was measured to keep, alone
+and combined (columns of `kvopt validate accuracy` and `composition`). `python -m studies.evidence.condense FOLDER` makes them from the collected evidence.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from kvopt.validation.rows import Table, read_table
 
 FOLDER = Path(str(resources.files(__name__)))
 LATENCY, CAPACITY, AICONFIGURATOR = FOLDER / "latency.csv", FOLDER / "capacity.csv", FOLDER / "aiconfigurator.csv"
+ACCURACY, COMPOSITION = FOLDER / "accuracy.csv", FOLDER / "composition.csv"
 
 
 def table(path: Path) -> Table:

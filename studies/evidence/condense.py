@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from kvopt.inputs.hf_config import read_model
-from studies.evidence import AICONFIGURATOR, CAPACITY, LATENCY
+from studies.evidence import ACCURACY, AICONFIGURATOR, CAPACITY, COMPOSITION, LATENCY
 
 Cells = Mapping[str, str]
 
@@ -36,6 +36,15 @@ LATENCY_COLUMNS = (
     ),
     *("kind", "stream_interval", *MEASURED, "throughput_basis", "use_for_fit", "fitted", "source", "source_id"),
 )
+ACCURACY_COLUMNS = (
+    *("method", "dimension", "model", "benchmark", "context_len", "kept_fraction", "bits", "score", "baseline", "query_aware", "trained"),
+    *("source", "read_from", "excluded"),
+)
+COMPOSITION_COLUMNS = (
+    *("combo", "method", "model", "benchmark", "context_len", "keep_layer", "keep_head", "keep_token", "keep_rank", "bits", "other_axis", "score"),
+    *("baseline", "single_1", "single_1_score", "single_2", "single_2_score", "retained_joint", "retained_1", "retained_2", "query_aware", "source"),
+)
+USUAL_PROMPT = 8192  # [tokens] what a budget in tokens is taken as a share of on LongBench, where the prompt is not stated (assumed)
 CAPACITY_COLUMNS = (
     *(
         "row_id",
@@ -135,6 +144,24 @@ def peer(row: Cells) -> dict[str, str]:
     return {name: row[name] for name in PEER_COLUMNS}
 
 
+def accuracy(row: Cells) -> dict[str, str]:
+    """A row of `kv_accuracy.csv`; a budget in tokens that only the method's name states becomes a share of the prompt, with the prompt it was taken of."""
+    tag = re.match(r"\[([^\]]*)\]", row["source_where"])
+    reason = re.search(r"\[exclude-from-fit: ([^\]]*)\]", row["source_where"])
+    found = {name: row[name] for name in ACCURACY_COLUMNS if name in row}
+    budget = re.search(r"budget (\d+) tokens", row["method"])
+    if budget and not row["kept_fraction"] and "LongBench" in row["benchmark"]:
+        found |= {"kept_fraction": str(int(budget.group(1)) / USUAL_PROMPT), "context_len": str(USUAL_PROMPT)}
+    source = re.sub(r"\s*\(stored text ids? [^)]*\)", "", row["source"])
+    return found | {"source": source, "read_from": tag.group(1) if tag else "", "excluded": reason.group(1) if reason else ""}
+
+
+def composition(row: Cells) -> dict[str, str]:
+    """A row of `kv_composition.csv`."""
+    source = re.sub(r"\s*\(stored text ids? [^)]*\)", "", row["source"])
+    return {name: row[name] for name in COMPOSITION_COLUMNS if name in row} | {"source": source}
+
+
 def condense(source: Path, target: Path, columns: Sequence[str], make: Callable[[Cells], dict[str, str] | None]) -> None:
     """Writes the rows of one file in their condensed form."""
     with source.open(newline="", encoding="utf-8") as file:
@@ -150,6 +177,8 @@ def main(words: Sequence[str]) -> None:
     folder = Path(words[0])
     condense(folder / "latency_points.csv", LATENCY, LATENCY_COLUMNS, latency)
     condense(folder / "capacity_logs.csv", CAPACITY, CAPACITY_COLUMNS, capacity)
+    condense(folder / "kv_accuracy.csv", ACCURACY, ACCURACY_COLUMNS, accuracy)
+    condense(folder / "kv_composition.csv", COMPOSITION, COMPOSITION_COLUMNS, composition)
     condense(folder / "peers" / "aiconfigurator_vs_silicon.csv", AICONFIGURATOR, PEER_COLUMNS, peer)
 
 

@@ -190,8 +190,8 @@ def test_this_machine_is_probed(fitted: list[Measurement], monkeypatch: pytest.M
 @pytest.mark.parametrize(
     ("words", "why"),
     [
-        (["calibrate"], "takes a FILE or --probe, one of them"),
-        (["calibrate", "x.csv", "--probe"], "takes a FILE or --probe, one of them"),
+        (["calibrate"], "takes a FILE, --accuracy FILE or --probe, one of them"),
+        (["calibrate", "x.csv", "--probe"], "takes a FILE, --accuracy FILE or --probe, one of them"),
         (["calibrate", "nowhere.csv"], "kvopt: file: nowhere.csv: cannot be read"),
         (["calibrate", "x.csv", "--tp", "two"], "kvopt: tp: two: must be a whole number"),
         (["calibrate", "x.csv", "--out", "mine.json"], "must end in .yaml or .yml"),

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from objectives.accuracy.composition import Accuracy, Interactions, Losses, Shares, losses, lower, retained, widening
+from objectives.accuracy.composition import Accuracy, Interactions, Losses, Shares, losses, retained, retained_at
 from objectives.accuracy.proxies import BitsLoss, KeepLoss
 from objectives.types import Plan
 
@@ -33,12 +33,17 @@ def accuracy() -> Accuracy:
     def keep(k0: float, slope: float) -> KeepLoss:
         weight = k0**slope / (1 + k0**slope)
         return KeepLoss(
-            amplitude=np.float64(0.8), weight=np.float64(weight), slope=np.float64(slope), floor=np.float64(0.005), log_sd=np.float64(0.9)
+            amplitude=np.float64(0.8),
+            weight=np.float64(weight),
+            slope=np.float64(slope),
+            floor=np.float64(0.005),
+            log_sd=np.float64(0.9),
+            log_sd_growth=np.float64(0.2),
         )
 
     at_full = 4 * math.exp(-35.2)
-    bits = {"key_amplitude": 0.75 * at_full, "value_amplitude": 0.25 * at_full, "rate": 2.2, "floor": 0.004, "log_sd": 1.2}
-    pairs = {"rank_bits": 0.3, "eviction_low_bits": 0.6, "log_sd": 0.9}
+    bits = {"key_amplitude": 0.75 * at_full, "value_amplitude": 0.25 * at_full, "rate": 2.2, "floor": 0.004, "log_sd": 1.2, "log_sd_growth": 0.05}
+    pairs = {"rank_bits": 0.3, "eviction_low_bits": 0.6, "log_sd": 0.9, "composed_log_sd": 0.4}
     return Accuracy(
         layer=keep(0.37, 2.7),
         head=keep(0.33, 9.0),
@@ -55,7 +60,7 @@ def kept(plan: Plan) -> float:
 
 
 def bound(plan: Plan, z: float = 1.2816) -> float:
-    return float(lower(losses(plan, accuracy()), widening(accuracy(), z)))
+    return float(retained_at(losses(plan, accuracy()), losses(plan, accuracy(), z=z)))
 
 
 def test_no_compression_retains_exactly_one() -> None:
@@ -74,6 +79,7 @@ def test_giving_up_less_never_lowers_the_accuracy(plan: Plan, field: str, part: 
     full = 16.0 if field.endswith("bits") else 1.0
     better = dataclasses.replace(plan, **{field: getattr(plan, field) + part * (full - getattr(plan, field))})
     assert kept(better) >= kept(plan) * (1 - 1e-5)
+    assert bound(better) >= bound(plan) * (1 - 1e-5) - 1e-9
 
 
 @settings(deadline=None, max_examples=40)
@@ -117,8 +123,9 @@ def test_dimensions_multiply_where_they_do_not_interact() -> None:
 
 
 def test_rank_with_low_bits_and_eviction_with_two_bits_lose_more_than_the_product() -> None:
+    rank = float(losses(uncompressed(key_rank=0.75, value_rank=0.75), accuracy()).rank)
     assert float(losses(uncompressed(key_rank=0.75, value_rank=0.75, key_bits=4.0, value_bits=4.0), accuracy()).interactions) == pytest.approx(
-        0.3 * float(losses(uncompressed(key_rank=0.75, value_rank=0.75), accuracy()).rank), rel=1e-5
+        0.3 * rank / (1 + rank), rel=1e-5
     )
     assert float(losses(uncompressed(token_keep=0.25, key_bits=4.0, value_bits=4.0), accuracy()).interactions) == 0.0
     assert float(losses(uncompressed(token_keep=0.25, key_bits=2.0, value_bits=2.0), accuracy()).interactions) > 0.4
@@ -149,8 +156,23 @@ def test_gradients_agree_with_finite_differences(plan: Plan) -> None:
 @pytest.mark.parametrize("bits", [2.0, 3.0, 8.0, 16.0])
 def test_gradients_are_finite_in_the_corners(keep: float, bits: float) -> None:
     corner = Plan(**{name: jnp.float32(bits if name.endswith("bits") else keep) for name in FIELDS})
-    slopes = jax.grad(lambda plan: lower(losses(plan, accuracy()), widening(accuracy(), 1.28)))(corner)
+    slopes = jax.grad(lambda plan: retained_at(losses(plan, accuracy()), losses(plan, accuracy(), z=1.28)))(corner)
     assert all(bool(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(slopes))
+
+
+def test_the_whole_loss_widens_where_dimensions_are_combined() -> None:
+    alone = dataclasses.replace(accuracy(), interactions=dataclasses.replace(accuracy().interactions, composed_log_sd=np.float64(0.0)))
+    plan = uncompressed(token_keep=0.25, key_rank=0.75, value_rank=0.75)
+    one, other = (losses(plan, proxies, z=1.28) for proxies in (alone, accuracy()))
+    assert float(other.token / one.token) == pytest.approx(math.exp(1.28 * 0.4), rel=1e-5)
+    assert float(losses(plan, alone).token) == pytest.approx(float(losses(plan, accuracy()).token))
+
+
+def test_one_dimension_alone_is_at_its_own_edge_and_several_are_not_all_at_their_worst() -> None:
+    alone, both = uncompressed(token_keep=0.25), uncompressed(token_keep=0.25, layer_keep=0.75, key_bits=4.0, value_bits=4.0)
+    assert bound(alone) == pytest.approx(float(retained(losses(alone, accuracy(), z=1.2816))), rel=1e-5)
+    assert float(retained(losses(both, accuracy(), z=1.2816))) < bound(both) < kept(both)
+    assert bound(both, -1.2816) > kept(both)
 
 
 def test_lanes_of_stacked_choices_are_vmapped() -> None:

@@ -22,13 +22,25 @@ slopes = st.floats(0.2, 16.0)
 def curve(k0: float = 0.1, slope: float = 1.0, amplitude: float = 1.0, floor: float = 0.005) -> KeepLoss:
     weight = k0**slope / (1 + k0**slope)
     return KeepLoss(
-        amplitude=np.float64(amplitude), weight=np.float64(weight), slope=np.float64(slope), floor=np.float64(floor), log_sd=np.float64(1.0)
+        amplitude=np.float64(amplitude),
+        weight=np.float64(weight),
+        slope=np.float64(slope),
+        floor=np.float64(floor),
+        log_sd=np.float64(1.0),
+        log_sd_growth=np.float64(0.3),
     )
 
 
 def quantiser(log_amplitude: float = 2.0, floor: float = 0.004, key_share: float = 0.75) -> BitsLoss:
     at_full = math.exp(log_amplitude - 16 * 2.2)
-    leaves = {"key_amplitude": key_share * at_full, "value_amplitude": (1 - key_share) * at_full, "rate": 2.2, "floor": floor, "log_sd": 1.0}
+    leaves = {
+        "key_amplitude": key_share * at_full,
+        "value_amplitude": (1 - key_share) * at_full,
+        "rate": 2.2,
+        "floor": floor,
+        "log_sd": 1.0,
+        "log_sd_growth": 0.1,
+    }
     return BitsLoss(**{name: np.float64(value) for name, value in leaves.items()})
 
 
@@ -45,6 +57,7 @@ def test_is_the_logistic_in_the_log_of_the_share(keep: float, k0: float, slope: 
 def test_keeping_more_never_loses_more(one: float, other: float, k0: float, slope: float) -> None:
     less, more = sorted((one, other))
     assert keep_loss(more, curve(k0, slope)) <= keep_loss(less, curve(k0, slope))
+    assert keep_loss(more, curve(k0, slope), 1.28) <= keep_loss(less, curve(k0, slope), 1.28)
 
 
 @settings(deadline=None, max_examples=50)
@@ -104,3 +117,13 @@ def test_floor_is_there_at_eight_bits_and_fades_towards_sixteen() -> None:
     assert float(bits_loss(8.0, 8.0, floor_only)) == pytest.approx(0.004)
     assert float(bits_loss(12.0, 12.0, floor_only)) == pytest.approx(0.002)
     assert float(bits_loss(15.9, 15.9, floor_only)) < 1e-5
+
+
+@settings(deadline=None, max_examples=30)
+@given(keeps, bits, st.floats(0.0, 3.0))
+def test_the_spread_is_on_the_logarithm_of_the_loss_and_grows_with_what_is_dropped(keep: float, key_bits: float, z: float) -> None:
+    with jax.enable_x64(True):
+        ratio = float(keep_loss(keep, curve(), z)) / max(float(keep_loss(keep, curve())), 1e-300)
+        assert keep > 1 - 1e-9 or ratio == pytest.approx(math.exp(z * (1.0 + 0.3 * -math.log(keep))), rel=1e-6)
+        median = float(bits_loss(key_bits, key_bits, quantiser()))
+        assert float(bits_loss(key_bits, key_bits, quantiser(), z)) == pytest.approx(median * math.exp(z * (1.0 + 0.1 * (16 - key_bits))), rel=1e-6)

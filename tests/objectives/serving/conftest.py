@@ -45,7 +45,7 @@ def cuts(**changes: float) -> Cuts:
 def effects(**changes: Any) -> Effects:
     """Methods that cut all four sums along every dimension and cost nothing, but for the changes."""
     everything = {dimension: Cuts(**FULLY) for dimension in ("layer", "head", "token", "rank", "bits")}
-    plain = {"full_until_prefilled": 0.0, "streaming_tokens": 256.0, "scale_bits_per_element": 0.0, "scale_bits_per_vector": 0.0}
+    plain = {"streaming_tokens": 256.0, "scale_bits_per_element": 0.0, "scale_bits_per_vector": 0.0}
     costs = {"read_efficiency": 1.0, "score_read": 0.0, "reconstruct": 0.0, "extra_prefill": 0.0}
     return Effects(**{**everything, **plain, **costs, **changes})
 

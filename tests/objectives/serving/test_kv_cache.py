@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from objectives.serving.kv_cache import cache, entry_bytes, session_bytes, token_bytes
+from objectives.serving.kv_cache import cache, entry_bytes, session_bytes, token_bytes, while_prefilling
 from objectives.types import Architecture, Effects, Plan, Schedule
 
 N = np.array([4000.0, 50000.0, 100000.0])
@@ -15,10 +15,8 @@ SUMS = ("stored", "read", "moved")
 pytestmark = pytest.mark.usefixtures("x64")
 
 
-def size(
-    arch: Architecture, plan: Plan, effects: Effects, which: str = "stored", schedule: Schedule | None = None, tokens: object = N, keep: float = 0.0
-) -> np.ndarray:
-    held = cache(arch, plan, effects, which, schedule, keep)  # type: ignore[arg-type]
+def size(arch: Architecture, plan: Plan, effects: Effects, which: str = "stored", schedule: Schedule | None = None, tokens: object = N) -> np.ndarray:
+    held = cache(arch, plan, effects, which, schedule)  # type: ignore[arg-type]
     return np.asarray(session_bytes(arch, effects, held, np.asarray(tokens, float)))
 
 
@@ -157,9 +155,12 @@ def test_a_method_cuts_the_sums_it_says(make: SimpleNamespace, which: str, dimen
 
 
 def test_eviction_after_prefill_needs_the_whole_cache_until_then(make: SimpleNamespace) -> None:
-    arch, plan = make.system().architecture, make.plan(token_keep=0.2)
-    np.testing.assert_allclose(size(arch, plan, make.effects(), keep=1.0), 245_760 * N)
-    np.testing.assert_allclose(size(arch, plan, make.effects(), keep=0.0), 0.2 * 245_760 * N)
+    arch, plan = make.system().architecture, make.plan(token_keep=0.2, key_rank=0.5, value_rank=0.5)
+    late = make.effects(token=make.cuts(stored=1.0, late=1.0), rank=make.cuts(stored=1.0))
+    np.testing.assert_allclose(size(arch, while_prefilling(plan, late), late), 0.5 * 245_760 * N)
+    np.testing.assert_allclose(size(arch, plan, late), 0.1 * 245_760 * N)
+    both = make.effects(token=make.cuts(stored=1.0, late=1.0), rank=make.cuts(stored=1.0, late=1.0))
+    np.testing.assert_allclose(size(arch, while_prefilling(plan, both), both), 245_760 * N)
 
 
 def test_scales_come_with_low_precision_only(make: SimpleNamespace) -> None:

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from objectives.goals import Targets, users_per_gpu
 from objectives.serving import decode, session
 from objectives.serving.session import Service
-from objectives.types import Effects, Plan, Schedule, System, replace
+from objectives.types import Cuts, Effects, Plan, Schedule, System, replace
 
 KEEPS = ("layer_keep", "head_keep", "token_keep", "key_rank", "value_rank", "prefill_keep")
 BITS = ("key_bits", "value_bits")
@@ -92,7 +92,12 @@ def case(request: pytest.FixtureRequest, make: SimpleNamespace) -> Case:
     efficiency = dataclasses.replace(make.calibrated("h200-sxm"), exposed_switch=np.float64(0.2))
     system = make.system(request.param, "h200-sxm", efficiency, sessions=sessions)
     effects = make.effects(
-        full_until_prefilled=1.0, scale_bits_per_element=0.5, scale_bits_per_vector=16.0, read_efficiency=0.8, score_read=0.05, reconstruct=1.0
+        token=Cuts(stored=1.0, read=1.0, moved=1.0, prefill=1.0, late=1.0),
+        scale_bits_per_element=0.5,
+        scale_bits_per_vector=16.0,
+        read_efficiency=0.8,
+        score_read=0.05,
+        reconstruct=1.0,
     )
 
     def outputs(point: Any) -> Any:
@@ -165,7 +170,7 @@ def test_a_plan_of_ones_is_the_uncompressed_cache(make: SimpleNamespace, x64: No
     """Exactly, whatever the methods would cut."""
     system = make.system(efficiency=make.calibrated("a100-80-sxm"))
     nothing = {dimension: make.cuts() for dimension in ("layer", "head", "token", "rank", "bits")}
-    everything = {"scale_bits_per_element": 0.5, "scale_bits_per_vector": 32.0, "score_read": 0.1, "reconstruct": 1.0, "full_until_prefilled": 1.0}
+    everything = {"scale_bits_per_element": 0.5, "scale_bits_per_vector": 32.0, "score_read": 0.1, "reconstruct": 1.0}
     one, other = (session.serve(system, make.plan(), effects, make.schedule()) for effects in (make.effects(**nothing), make.effects(**everything)))
     for name in vars(one):
         np.testing.assert_array_equal(getattr(one, name), getattr(other, name), err_msg=name)

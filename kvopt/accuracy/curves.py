@@ -1,0 +1,190 @@
+"""The pooled model as the curves that a plan is judged by: one per method, for a task family, a context, a model and what is known of the question."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+
+import numpy as np
+
+from kvopt.accuracy import benchmarks, posterior, response
+from kvopt.accuracy.asked import Asked
+from kvopt.accuracy.levels import Part
+from kvopt.accuracy.pooled import Pooled, updated
+from kvopt.accuracy.reading import SCORED, Question, Reading, model_key
+from kvopt.inputs import method as methods
+from kvopt.inputs.evidence import Coverage
+from kvopt.inputs.method import Dimension, MethodSpec
+from objectives.accuracy.proxies import FULL_BITS, BitsLoss, KeepLoss
+
+KEEPS = (0.9, 0.7, 0.5, 0.35, 0.25, 0.12, 0.06, 0.03)  # shares, and bits, at which the spread is looked at
+BITS = (8.0, 6.0, 4.0, 3.0, 2.0)
+NEAR = 2.0  # a context of twice the longest measured is still taken as near it
+
+
+@dataclass(frozen=True)
+class Curve:
+    """What is known of one method, as numbers."""
+
+    eta: tuple[float, float, float]  # ln L at a quarter or 4 bits, ln slope or ln rate, ln k0: the posterior's middle
+    growth: float  # what the context changes (`response.grows_with_context`)
+    outlier: float  # what the model's keys change (`response.key_outlier`)
+    log_sd: float  # spread of ln L where little is compressed
+    log_sd_growth: float  # per unit of -ln k, or per bit below 16
+    parts: Mapping[Part, float]  # share of the variance that the method, the model and noise have
+    rows: int  # readings of the method on this task family
+    borrowed: int  # readings of the method on others
+    range: tuple[float, float] | None  # of the share, or the mean bits, measured on this task family
+    longest: float  # [tokens] context measured on it
+
+    def keep_loss(self) -> KeepLoss:
+        """The curve of a method that keeps a share."""
+        slope = math.exp(min(max(self.eta[1], -5), math.log(16)))
+        at_reference = math.log1p(_logistic(slope * self.eta[2]) * math.expm1(-slope * math.log(response.REFERENCE_KEEP)))
+        leaves = {
+            "amplitude": math.exp(self.eta[0]) / at_reference,
+            "weight": _logistic(slope * (self.eta[2] + self.growth)),
+            "slope": slope,
+            "floor": response.FLOOR,
+            "log_sd": self.log_sd,
+            "log_sd_growth": self.log_sd_growth,
+        }
+        return KeepLoss(**{name: np.float64(value) for name, value in leaves.items()})
+
+    def bits_loss(self) -> BitsLoss:
+        """The curve of a method that stores fewer bits."""
+        rate = float(response.bits_rate(self.eta[1], self.outlier))
+        at_full = math.exp(self.eta[0] + self.growth - rate * (FULL_BITS - response.REFERENCE_BITS))
+        leaves = {
+            "key_amplitude": response.KEY_SHARE * math.exp(self.outlier) * at_full,
+            "value_amplitude": (1 - response.KEY_SHARE) * at_full,
+            "rate": rate,
+            "floor": response.FLOOR,
+            "log_sd": self.log_sd,
+            "log_sd_growth": self.log_sd_growth,
+        }
+        return BitsLoss(**{name: np.float64(value) for name, value in leaves.items()})
+
+    def covers(self, values: np.ndarray, context: float) -> Coverage:
+        """Whether settings lie inside what was measured of the method on this task. Less compression than any measured loses less: that is known."""
+        if not self.rows or self.range is None:
+            return "extrapolated"
+        return "interpolated" if values.min(initial=math.inf) >= self.range[0] * 0.99 and context <= NEAR * self.longest else "extrapolated"
+
+
+def find(method: MethodSpec, asked: Asked) -> Curve | None:
+    """The curve of a method; None where nothing was measured of it that speaks for this kind of question."""
+    if method.reselects:  # it sees every question
+        method, asked = methods.load(method.id.removesuffix(methods.RESELECT)), replace(asked, question_hidden=False)
+    return all_of(method.dimension, asked).get(method.id)
+
+
+@cache
+def all_of(dimension: Dimension, asked: Asked) -> Mapping[str, Curve]:
+    """The curves of all methods of a dimension with evidence, by id."""
+    if dimension == "prefill":
+        return {}  # no measurement of sparse prefill is at hand
+    return curves(fitted(dimension, asked.own), dimension, asked)
+
+
+@cache
+def fitted(dimension: Dimension, own: tuple[Reading, ...] = ()) -> Pooled:
+    """The catalog's model of a dimension, with a person's own readings in it."""
+    return updated(posterior.load(dimension), [reading for reading in own if reading.dimension == dimension])
+
+
+def curves(
+    model: Pooled, dimension: Dimension, asked: Asked, readings: Mapping[str, Reading] | None = None, specs: Sequence[MethodSpec] | None = None
+) -> dict[str, Curve]:
+    """The same of any fitted model. `readings`: instead of the plan's own benchmark and source, those of these readings, by method. `specs`: of these alone."""
+    wanted = {}
+    for spec in methods.load_all() if specs is None else specs:
+        if spec.dimension != dimension or not spec.pool:
+            continue
+        question = speaks(model, spec, asked.question_hidden)
+        if question is not None:
+            wanted[spec.id] = (readings or {}).get(spec.id) or planned(spec, asked, question)
+    if not wanted:
+        return {}
+    grid = BITS if dimension == "bits" else KEEPS
+    spread_out = [replace(one, key=value, value=value) for one in wanted.values() for value in grid]
+    found = model.predict(spread_out)
+    # The middle is what the method's own measurements say; the spread is that of a harness that nobody has seen, or of the person's own.
+    middle = found if readings else model.predict([replace(one, source=one.source or _usual_source(model, one)) for one in wanted.values()])
+    gradient = response.slopes(lambda r, e: np.log(response.loss(r, e)), spread_out, found.eta)
+    variance = np.einsum("in,ijn,jn->n", gradient, found.covariance, gradient).reshape(len(wanted), len(grid))
+    growth = response.grows_with_context(spread_out).reshape(len(wanted), len(grid))[:, 0]
+    beyond = np.array([FULL_BITS - value if dimension == "bits" else -math.log(value) for value in grid])
+    made = {}
+    for row, (name, one) in enumerate(wanted.items()):
+        first, steepness = _rising_line(beyond, np.sqrt(np.maximum(variance[row], 0)))
+        eta = found.eta[:, row * len(grid)] if readings else middle.eta[:, row]
+        total = sum(float(values[row * len(grid)]) for values in found.parts.values())
+        parts = {part: float(values[row * len(grid)]) / total for part, values in found.parts.items()}
+        middling = (float(eta[0]), float(eta[1]), float(eta[2]))
+        made[name] = Curve(middling, float(growth[row]), response.key_outlier(one), first, steepness, parts, *_measured(model, one))
+    return made
+
+
+def planned(method: MethodSpec, asked: Asked, question: Question) -> Reading:
+    """What a plan asks the evidence: the task family's own benchmark, run in the person's own harness where they have measured, else by nobody yet."""
+    benchmark = benchmarks.plan_benchmark(asked.task)
+    entry = benchmarks.find(benchmark)
+    assert entry is not None  # the catalog's own benchmarks are in its list, a test sees to it
+    one = Reading(
+        method=method.id, pool=method.pool, dimension=method.dimension, question=question, model=model_key(asked.model or "unknown"),
+        benchmark=benchmark.lower(), task=asked.task, suite=entry.suite, average=True, source="", context=asked.context, key=1.0, value=1.0, retained=None,
+    )  # fmt: skip
+    return replace(one, source=_own_source(asked.own, one))
+
+
+def speaks(model: Pooled, method: MethodSpec, question_hidden: bool) -> Question | None:
+    """Which readings speak for a method: those of the same kind of question; a hidden one stands in for a seen one, never the other way round."""
+    seen = {reading.question for reading in model.readings if reading.method == method.id}
+    if not seen:
+        return None
+    if method.pool not in SCORED:
+        return "hidden"
+    if question_hidden:
+        return "hidden" if "hidden" in seen else None
+    return "seen" if "seen" in seen else "hidden"
+
+
+def _own_source(own: tuple[Reading, ...], wanted: Reading) -> str:
+    """The person's harness, where their readings of the model speak for the method, or else for its kind; empty where they do not."""
+    here = [reading for reading in own if reading.model == wanted.model]
+    for speaking in ([one for one in here if one.selection == wanted.selection], [one for one in here if one.kind == wanted.kind]):
+        if speaking:
+            sources = [reading.source for reading in speaking]
+            return max(sorted(set(sources)), key=sources.count)
+    return ""
+
+
+def _usual_source(model: Pooled, wanted: Reading) -> str:
+    """Who measured the method most, on this task family if anybody did."""
+    own = [reading for reading in model.readings if reading.selection == wanted.selection]
+    here = [reading.source for reading in own if reading.task == wanted.task] or [reading.source for reading in own]
+    return max(sorted(set(here)), key=here.count)
+
+
+def _measured(model: Pooled, wanted: Reading) -> tuple[int, int, tuple[float, float] | None, float]:
+    """What was measured of the method: readings on this task family and on others, the range of the share or bits and the longest context on this one."""
+    own = [reading for reading in model.readings if reading.selection == wanted.selection]
+    here = [reading for reading in own if reading.task == wanted.task]
+    values = [(reading.key + reading.value) / 2 for reading in here]
+    span = (min(values), max(values)) if here else None
+    return len(here), len(own) - len(here), span, max((reading.context for reading in here), default=0.0)
+
+
+def _rising_line(beyond: np.ndarray, sd: np.ndarray) -> tuple[float, float]:
+    """The line through spreads against how much is compressed, never falling: intercept and slope."""
+    slope, intercept = np.polyfit(beyond, sd, 1)
+    if slope <= 0 or intercept <= 0:
+        return float(sd.mean()), 0.0
+    return float(intercept), float(slope)
+
+
+def _logistic(x: float) -> float:
+    return 1 / (1 + math.exp(-min(max(x, -response.MOST), response.MOST)))

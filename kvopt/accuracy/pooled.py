@@ -1,0 +1,223 @@
+"""The pooled model: every curve's parameters are sums of effects, fitted together to all readings of one dimension, and what follows for any other reading.
+
+Partial pooling as a Gaussian process over the levels of `levels`: the prior covariance of two readings' parameters is the squared spread of what they share.
+Readings are retained scores with heavy-tailed noise; the fit is the posterior's mode (Gauss-Newton with reweighted noise), its covariance that of the
+linearised model at the mode, and the spreads maximise the marginal likelihood there (empirical Bayes, with a weak prior on each).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from scipy.linalg import cho_factor, cho_solve
+
+from kvopt.accuracy import response
+from kvopt.accuracy.levels import PARAMETERS, PART, Names, Parameter, Part, shared
+from kvopt.accuracy.reading import MOST_RETAINED, Reading
+from kvopt.inputs.evidence import Frozen
+
+DEGREES = 4.0  # of freedom of the noise: a table's wrong digit must not bend a curve
+ROUNDS, HALVINGS, DONE = 40, 12, 1e-3  # Gauss-Newton steps, of a step, and the fall of the objective (or the move) that ends them
+MOST_STEP = 2.0  # of a parameter in one round of an update
+
+
+class Spreads(Frozen):
+    """What the pooled model of one dimension assumes before it sees a reading."""
+
+    mean: dict[Parameter, float]
+    amplitude: dict[str, float]
+    slope: dict[str, float]
+    midpoint: dict[str, float]
+    noise: dict[str, float]
+
+    def of(self, parameter: Parameter) -> dict[str, float]:
+        """Spread of every level of a parameter."""
+        return {"amplitude": self.amplitude, "slope": self.slope, "midpoint": self.midpoint}[parameter]
+
+    def prior(self) -> np.ndarray:
+        """Prior variance of the three parameters of any reading, (3,)."""
+        return np.array([sum(spread**2 for spread in self.of(parameter).values()) for parameter in PARAMETERS])
+
+    def mean_of(self, count: int) -> np.ndarray:
+        """Prior mean of the parameters, (3, count)."""
+        return np.repeat([[self.mean[parameter]] for parameter in PARAMETERS], count, axis=1)
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """What the pooled model says of readings that it need not have seen."""
+
+    eta: np.ndarray  # (3, readings) parameters at the posterior mode
+    covariance: np.ndarray  # (3, 3, readings) of them
+    parts: Mapping[Part, np.ndarray]  # variance of the amplitude that the method, the model and noise leave, (readings,)
+
+
+@dataclass(frozen=True)
+class Pooled:
+    """A fitted model of one dimension: the readings, linearised at the mode."""
+
+    readings: list[Reading]
+    spreads: Spreads
+    slopes: np.ndarray  # (3, readings) of what is retained in the parameters
+    variance: np.ndarray  # (readings,) of the noise, reweighted
+    weight: np.ndarray  # (readings,) the posterior mode is the prior mean plus covariance x slopes x weight
+
+    @cached_property
+    def _names(self) -> Names:
+        return Names()
+
+    @cached_property
+    def _levels(self) -> dict[str, np.ndarray]:
+        return self._names.of(self.readings)
+
+    @cached_property
+    def _factor(self) -> tuple[np.ndarray, bool]:
+        total = sum(
+            row[:, None] * shared(self._levels, self._levels, self.spreads.of(name)) * row[None, :]
+            for name, row in zip(PARAMETERS, self.slopes, strict=True)
+        )
+        return cho_factor(total + np.diag(self.variance), lower=True)
+
+    def predict(self, readings: Sequence[Reading]) -> Predicted:
+        """Parameters, covariance and parts of any readings of the dimension; of what was never seen, the prior's."""
+        new = self._names.of(list(readings))
+        across = [shared(new, self._levels, self.spreads.of(name)) * row for name, row in zip(PARAMETERS, self.slopes, strict=True)]
+        eta = self.spreads.mean_of(len(readings)) + np.array([block @ self.weight for block in across])
+        solved = [cho_solve(self._factor, block.T) for block in across]
+        reduced = np.array([[np.einsum("ij,ji->i", first, second) for second in solved] for first in across])
+        prior = np.zeros_like(reduced)
+        prior[np.arange(3), np.arange(3)] = self.spreads.prior()[:, None]
+        return Predicted(eta, prior - reduced, self._parts(new))
+
+    def jointly(self, readings: Sequence[Reading]) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
+        """Of readings together: their parameters (3, readings), the covariance of all with all (3, 3, readings, readings), and the solved prior covariance
+        with the known readings, (known, readings) by parameter."""
+        new = self._names.of(list(readings))
+        across = [shared(new, self._levels, self.spreads.of(name)) * row for name, row in zip(PARAMETERS, self.slopes, strict=True)]
+        solved = [cho_solve(self._factor, block.T) for block in across]
+        covariance = -np.array([[first @ second for second in solved] for first in across])
+        for i, name in enumerate(PARAMETERS):
+            covariance[i, i] += shared(new, new, self.spreads.of(name))
+        return self.spreads.mean_of(len(readings)) + np.array([block @ self.weight for block in across]), covariance, solved
+
+    def _parts(self, new: dict[str, np.ndarray]) -> dict[Part, np.ndarray]:
+        found: dict[Part, np.ndarray] = {}
+        parts: tuple[Part, ...] = ("method", "model", "noise")
+        for part in parts:
+            spreads = {level: spread for level, spread in self.spreads.amplitude.items() if PART[level] == part}
+            block = shared(new, self._levels, spreads) * self.slopes[0]
+            held = np.einsum("ij,ji->i", block, cho_solve(self._factor, block.T))
+            found[part] = np.maximum(sum(spread**2 for spread in spreads.values()) - held, 0.0)
+        return found
+
+
+def fit(readings: Sequence[Reading], spreads: Spreads) -> Pooled:
+    """The posterior's mode. All readings are of one dimension and were measured."""
+    seen = list(readings)
+    levels = Names().of(seen)
+    prior = [shared(levels, levels, spreads.of(name)) for name in PARAMETERS]
+    mean, measured, scale = spreads.mean_of(len(seen)), _measured(seen), noise(seen, spreads)
+
+    def at(weights: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
+        eta = mean + np.array([block @ row for block, row in zip(prior, weights, strict=True)])
+        kept = np.exp(-response.loss(seen, eta))
+        tail = np.log1p(((measured - kept) / scale) ** 2 / DEGREES).sum() * (DEGREES + 1) / 2
+        return tail + sum(row @ block @ row for block, row in zip(prior, weights, strict=True)) / 2, eta, kept
+
+    weights = np.zeros_like(mean)
+    value, eta, kept = at(weights)
+    for _ in range(ROUNDS):
+        model = _linearised(seen, spreads, prior, mean, eta, kept, measured, scale)
+        step, better = 1.0, None
+        for _ in range(HALVINGS):
+            tried = weights + step * (model.slopes * model.weight - weights)
+            result = at(tried)
+            if result[0] < value:
+                better = result
+                break
+            step /= 2
+        if better is None:
+            break
+        fell, weights = value - better[0], tried
+        value, eta, kept = better
+        if fell < DONE:
+            break
+    return _linearised(seen, spreads, prior, mean, eta, kept, measured, scale)
+
+
+def updated(model: Pooled, own: Sequence[Reading]) -> Pooled:
+    """The model with more readings of its dimension: those already in it stay linearised where they are, the new ones are fitted against all that is known.
+
+    Much faster than a fit of everything, and the same to first order: a few new readings move the old ones' curves little.
+    """
+    new = list(own)
+    if not new:
+        return model
+    measured, scale = _measured(new), noise(new, model.spreads)
+    start, left, solved = model.jointly(new)
+    eta = start
+    for _ in range(ROUNDS):
+        kept = np.exp(-response.loss(new, eta))
+        rows = response.slopes(lambda r, e: np.exp(-response.loss(r, e)), new, eta)
+        variance = scale**2 * (DEGREES + ((measured - kept) / scale) ** 2) / (DEGREES + 1)
+        total = np.einsum("in,ijnm,jm->nm", rows, left, rows) + np.diag(variance)
+        weight = cho_solve(cho_factor(total, lower=True), measured - kept + (rows * (eta - start)).sum(0))
+        moved = start + np.einsum("ijnm,jm->in", left, rows * weight) - eta
+        # half a step: the noise is reweighted in every round, and a whole one can swing between two weights
+        eta = eta + np.clip(moved, -MOST_STEP, MOST_STEP) / 2
+        if np.abs(moved).max(initial=0.0) < DONE:
+            break
+    given_up = sum(row * block for row, block in zip(rows, solved, strict=True)) @ weight  # what the known readings no longer explain
+    return Pooled(
+        [*model.readings, *new],
+        model.spreads,
+        np.concatenate([model.slopes, rows], axis=1),
+        np.concatenate([model.variance, variance]),
+        np.concatenate([model.weight - given_up, weight]),
+    )
+
+
+def without(model: Pooled, mask: np.ndarray) -> Pooled:
+    """The model as if the readings in `mask`, `(readings,)`, had never been made: the others stay linearised where they are.
+
+    First order: curves and noise weights are those of a fit that saw the readings left out; without them, the others' curves move little. Many times faster
+    than a fit of what is left.
+    """
+    kept = np.flatnonzero(~np.asarray(mask, bool))
+    levels = Names().of(model.readings)
+    prior = [shared(levels, levels, model.spreads.of(name)) for name in PARAMETERS]
+    total = sum(row[:, None] * block * row[None, :] for row, block in zip(model.slopes, prior, strict=True)) + np.diag(model.variance)
+    factor = cho_factor(total[np.ix_(kept, kept)], lower=True)
+    target = (total @ model.weight)[kept]
+    return Pooled([model.readings[i] for i in kept], model.spreads, model.slopes[:, kept], model.variance[kept], cho_solve(factor, target))
+
+
+def noise(readings: Sequence[Reading], spreads: Spreads) -> np.ndarray:
+    """Scale of the noise of each reading, in units of what is retained."""
+    return np.array([spreads.noise[reading.noise] for reading in readings])
+
+
+def _measured(readings: Sequence[Reading]) -> np.ndarray:
+    return np.clip([np.nan if reading.retained is None else reading.retained for reading in readings], 0.0, MOST_RETAINED)
+
+
+def _linearised(
+    readings: list[Reading],
+    spreads: Spreads,
+    prior: Sequence[np.ndarray],
+    mean: np.ndarray,
+    eta: np.ndarray,
+    kept: np.ndarray,
+    measured: np.ndarray,
+    scale: np.ndarray,
+) -> Pooled:
+    """The Gaussian model that agrees with the true one at `eta` in value, slope and the pull of each reading."""
+    rows = response.slopes(lambda r, e: np.exp(-response.loss(r, e)), readings, eta)
+    variance = scale**2 * (DEGREES + ((measured - kept) / scale) ** 2) / (DEGREES + 1)
+    total = sum(row[:, None] * block * row[None, :] for row, block in zip(rows, prior, strict=True))
+    target = measured - kept + (rows * (eta - mean)).sum(0)
+    factor = cho_factor(total + np.diag(variance), lower=True)
+    return Pooled(readings, spreads, rows, variance, cho_solve(factor, target))
