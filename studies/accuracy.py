@@ -75,10 +75,10 @@ def predictions(models: Mapping[Dimension, Pooled], key: Callable[[Reading], Has
     """Every reading of the models as a fit to the other parts predicts it."""
     parts = []
     for model in models.values():
-        readings = model.readings
-        said = left_out(readings, model.spreads, key, folds)
-        loss = response.loss(readings, said.eta)
-        ends = interval(readings, loss, log_spread(readings, said.eta, said.covariance), noise(readings, model.spreads))
+        mine = model.readings
+        said = left_out(mine, model.spreads, key, folds)
+        loss = response.loss(mine, said.eta)
+        ends = interval(mine, loss, log_spread(mine, said.eta, said.covariance), noise(mine, model.spreads))
         parts.append((np.exp(-loss), *ends))
     readings = tuple(reading for model in models.values() for reading in model.readings)
     return Found(readings, *(np.concatenate(column) for column in zip(*parts, strict=True)))

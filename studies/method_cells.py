@@ -102,9 +102,8 @@ class LeftIn:
         key = (cell.family, cell.model, "" if whole_model else cell.benchmark)
         if key not in self._made:
             mine = {dimension: model for dimension, model in self.models.items() if FAMILIES[dimension] == cell.family}
-            self._made[key] = {
-                dimension: without(model, np.array([hidden(one, cell, whole_model) for one in model.readings])) for dimension, model in mine.items()
-            }
+            out = {name: np.array([hidden(one, cell, whole_model) for one in model.readings]) for name, model in mine.items()}
+            self._made[key] = {name: without(model, out[name]) for name, model in mine.items()}
         return self._made[key]
 
 

@@ -45,7 +45,7 @@ def of(models: Models, chosen: Sequence[Cell], measurements: bool) -> StudyResul
     left_in = LeftIn(models)
     rows = []
     for label, whole_model in (("its benchmark", False), ("all of its model", True)):
-        judged = [found for cell in chosen if (found := judge(left_in, cell, whole_model)) is not None]
+        judged = [one for cell in chosen if (one := judge(left_in, cell, whole_model)) is not None]
         for family in ("all", *dict.fromkeys(FAMILIES.values())):
             mine = [one for one in judged if family in ("all", one.cell.family)]
             rows += [_row(label, family, picker, [one.regret[picker] for one in mine]) for picker in PICKERS if mine]
@@ -70,7 +70,7 @@ def judge(left_in: LeftIn, cell: Cell, whole_model: bool = False) -> Judged | No
     regret = {
         "kvopt": cell.regret(int(ours.argmax())),
         "best on average elsewhere": cell.regret(int(average.argmax())),
-        "at random": float(np.mean([cell.regret(pick) for pick in np.flatnonzero(known)])),
+        "at random": float(np.mean([cell.regret(int(pick)) for pick in np.flatnonzero(known)])),
         "the best": 0.0,
     }
     return Judged(cell, int(known.sum()), regret)
@@ -114,7 +114,7 @@ def _notes(models: Models, chosen: Sequence[Cell]) -> tuple[str, ...]:
         "regret: points of retained accuracy that the pick was measured to keep less than the best method of its cell",
         f"{len(chosen)} cells ({', '.join(f'{name}: {count}' for name, count in counts.items())}); sizes within a factor of {LIKE:g} are alike",
         "left out, its benchmark: every reading of the cell's model on its benchmark; all of its model: every reading of its model",
-        "cells with fewer than two methods of which anything is left are not judged; a method without evidence is never picked",
+        "cells with fewer than two methods of which anything is left are not judged; a method is picked once it has evidence, elsewhere or measured",
         "left-out readings are taken out of the linearised model, to first order; the others' noise weights and slopes stay",
         f"measured: five that next names one after the other against ten random ones (mean of {DRAWS} draws), both from the readings that were left out",
         f"pools above {RANDOM}: cells with more than {RANDOM} readings left out; in smaller pools ten random ones are all there is",

@@ -32,6 +32,7 @@ class Pool:
 
     def __init__(self, left_in: LeftIn, cell: Cell, whole_model: bool) -> None:
         mine = {name: [one for one in model.readings if hidden(one, cell, whole_model)] for name, model in left_in.models.items()}
+        self.elsewhere = {one.selection for model in left_in.of(cell, whole_model).values() for one in model.readings}
         self.parts = [joint(model, mine[name]) for name, model in left_in.of(cell, whole_model).items() if mine[name]]
         self.readings = [reading for part in self.parts for reading in part.readings]
         self.place = {id(reading): i for i, reading in enumerate(self.readings)}
@@ -61,7 +62,9 @@ def revealed(pool: Pool, cell: Cell) -> Revealed:
     chosen = [i for i, _ in best_measurements(belief(pool.parts), options, range(count), NAMED)]
 
     def regret(which: Sequence[int]) -> float:
-        return cell.regret(int(cell.by_method(pool.kept(which)[own]).argmax()))
+        known = pool.elsewhere | {pool.readings[i].selection for i in which}
+        kept = np.where([name in known for name in cell.methods], cell.by_method(pool.kept(which)[own]), -np.inf)
+        return cell.regret(int(kept.argmax()))
 
     drawn = [regret(np.random.default_rng(seed).choice(count, min(RANDOM, count), replace=False).tolist()) for seed in range(DRAWS)]
     return Revealed(count, regret([]), regret(chosen), float(np.mean(drawn)), regret(range(count)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import jax.numpy as jnp
 import numpy as np
 
 from kvopt.accuracy import curves
@@ -91,13 +92,10 @@ def within(problem: Problem, method: MethodSpec, budget: float) -> Option | None
 
 
 def beside(problem: Problem, option: Option) -> Option | None:
-    """The same method set lower: half the share or less where it has no such one, or the next lower format."""
-    below = [
-        other
-        for other in settings(problem, option.method)
-        if other.bytes <= option.bytes * (BESIDE * SAME if option.method.dimension != "bits" else 0.99)
-    ]
-    return below[0] if below else None
+    """The same method set lower: half the share, or the next lower format."""
+    if option.method.dimension != "bits":
+        return within(problem, option.method, BESIDE * option.bytes)
+    return next((other for other in settings(problem, option.method) if other.bytes < 0.99 * option.bytes), None)
 
 
 def readings(problem: Problem, options: Sequence[Option]) -> list[Reading]:
@@ -112,7 +110,7 @@ def readings(problem: Problem, options: Sequence[Option]) -> list[Reading]:
 
 
 def together(problem: Problem, dimension: Dimension, asked: Sequence[Reading]) -> Joint:
-    """What is known of readings of one dimension: the middle is what the methods' own measurements say, as plans quote it; the spread, that of a new harness."""
+    """What is known of readings of one dimension: the middle as plans quote it, from the methods' own measurements; the spread, that of a new harness."""
     model = curves.fitted(dimension, problem.asked.own)
     usual = [replace(one, source=one.source or curves._usual_source(model, one)) for one in asked]
     return replace(joint(model, asked), eta=model.predict(usual).eta)
@@ -122,7 +120,7 @@ def _holding(tried: Sequence[Option], curve: Curve, z: float, floor: float) -> l
     """Those settings of one method that a plan would quote the floor or more for."""
     if not tried:
         return []
-    key, value = np.array([option.key for option in tried]), np.array([option.value for option in tried])
+    key, value = jnp.array([option.key for option in tried]), jnp.array([option.value for option in tried])
     bits = tried[0].method.dimension == "bits"
     loss = bits_loss(key, value, curve.bits_loss(), z) if bits else keep_loss(key, curve.keep_loss(), z)
     return [option for option, kept in zip(tried, np.exp(-np.asarray(loss)), strict=True) if kept >= floor]

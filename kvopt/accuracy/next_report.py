@@ -29,7 +29,8 @@ def show(result: Result, console: Console) -> None:
         line(f"After it: {', '.join(map(_said, others))}; {len(data['alternatives'])} methods with evidence in all.")
     line(f"Expected regret of that choice: {data['regret_points']:.2f} points of retained accuracy.")
     if data["certain"] or not data["measurements"]:
-        line("Nothing needs measuring: the choice is certain." if data["certain"] else "No single measurement would reduce it.")
+        alone = "no other method with evidence keeps so few bytes" if not others else "the choice is certain"
+        line(f"Nothing needs measuring: {alone}." if data["certain"] else "No single measurement would reduce it.")
         return
     line(f"Measure on {data['measurements'][0]['model']}, in this order:")
     console.print(_table(data["measurements"]))

@@ -56,12 +56,17 @@ class Reading:
     @property
     def noise(self) -> str:
         """How much a repeated run differs: averages little, single needles much."""
-        return "average" if self.average else "needle" if self.task == "needle" else "task" if self.task in ("longbench", "ruler") else "exam"
+        return noise_kind(self.task, self.average)
 
     @property
     def series(self) -> tuple[str, str, str]:
         """Method, model and benchmark: points that were measured together."""
         return self.selection, self.model, self.benchmark
+
+
+def noise_kind(task: Task, average: bool) -> str:
+    """Benchmarks by how much a repeated run differs: average, needle, task (of a long-context suite), exam."""
+    return "average" if average else "needle" if task == "needle" else "task" if task in ("longbench", "ruler") else "exam"
 
 
 def model_key(name: str) -> str:

@@ -82,12 +82,12 @@ def best_measurements(known: Belief, options: Sequence[int], candidates: Sequenc
         if not gains:
             break
         best = max(gains, key=lambda place: gains[place])
-        after = max(now - gains[best], 0.0)
+        after = min(max(now - gains[best], 0.0), left)
         if left - after < least:
             break
-        chosen.append((best, min(after, left)))
+        chosen.append((best, after))
         pull = covariance[:, best] / np.sqrt(covariance[best, best] + noise[best])
-        shift, covariance, left = shift + draws[:, turn, None] * pull[picked], covariance - np.outer(pull, pull), min(after, left)
+        shift, covariance, left = shift + draws[:, turn, None] * pull[picked], covariance - np.outer(pull, pull), after
         open_to.remove(best)
     return chosen
 

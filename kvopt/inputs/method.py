@@ -134,7 +134,9 @@ def reselecting(method: MethodSpec) -> MethodSpec:
 
     Scoring costs no read of its own: a question's tokens attend to the whole cache when they are prefilled.
     """
-    kept = CutsSpec(stored=0, read=method.cuts.read, moved=0, prefill=0, source="all of the cache stays; the selection is what is read", tag="derived")
+    kept = CutsSpec(
+        stored=0, read=method.cuts.read, moved=0, prefill=0, source="all of the cache stays; the selection is what is read", tag="derived"
+    )
     changes = {
         "id": method.id + RESELECT,
         "name": f"{method.name}, selecting anew for each question",

@@ -9,6 +9,8 @@ import math
 from collections.abc import Sequence
 from statistics import NormalDist
 
+from kvopt.accuracy import benchmarks, posterior
+from kvopt.accuracy.reading import noise_kind
 from kvopt.inputs.choice import INTERACTIONS, composed_log_sd
 from kvopt.validation.accuracy import DEVIATIONS as ACCURACY_DEVIATIONS
 from kvopt.validation.outcome import Outcome, Prediction
@@ -18,7 +20,7 @@ from objectives.types import Plan
 
 DIMENSIONS = ("layer", "head", "token", "rank")
 WEIGHTS_LOG_SD = 0.4  # assumed, as of KV dimensions that nobody measured together: weights x KV bits
-NOISE = 0.006  # of a repeated run of an average, in retained accuracy: the exllamav2 and QPruningKV pairs lie within it
+RUNS = 3.0  # noisy runs in a comparison: the joint one and each single one, all against one baseline
 MOST = 1.5  # what a run can keep of its baseline
 
 
@@ -51,8 +53,16 @@ def _predicted(row: Row, confidence: float) -> Outcome:
 
     z = NormalDist().inv_cdf(0.95)
     value = kept(NormalDist().inv_cdf(confidence))
-    prediction = Prediction("retained_joint", joint, value, kept(z) - z * NOISE, kept(-z) + z * NOISE)
+    around = z * math.sqrt(RUNS) * _noise(row)
+    prediction = Prediction("retained_joint", joint, value, kept(z) - around, kept(-z) + around)
     return Outcome(row.line, row.text("combo"), (prediction,), label=label)
+
+
+def _noise(row: Row) -> float:
+    """How much a repeated run of the row's benchmark differs, in retained accuracy."""
+    entry = benchmarks.find(row.text("benchmark"))
+    scales = posterior.load("bits").spreads.noise
+    return scales["exam"] if entry is None else scales[noise_kind(entry.task, entry.average)]
 
 
 DEVIATIONS = {"retained_joint": ACCURACY_DEVIATIONS["retained"]}

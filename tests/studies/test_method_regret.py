@@ -31,13 +31,15 @@ def test_a_cell_compares_methods_on_one_thing() -> None:
 
 
 def test_nothing_of_the_cell_is_left_in_and_picks_agree_with_a_fit() -> None:
+    """Taking readings out to first order moves no pick by more than the two fits tell methods apart."""
     left_in = LeftIn(MODELS)
     for cell in CELLS:
         (left,) = left_in.of(cell).values()
         assert not any(hidden(one, cell) for one in left.readings)
         full = {left.readings[0].dimension: fit(left.readings, left.spreads)}
         ours, theirs = (cell.by_method(predicted(models, cell.readings)) for models in (left_in.of(cell), full))
-        assert cell.regret(int(ours.argmax())) == pytest.approx(cell.regret(int(theirs.argmax())), abs=3)
+        np.testing.assert_allclose(ours, theirs, atol=0.05)
+        assert theirs[ours.argmax()] > theirs.max() - 0.02
         assert left_in.of(cell) is left_in.of(cell)
 
 
@@ -54,10 +56,8 @@ def test_what_is_measured_is_picked() -> None:
 
 def test_a_known_regret() -> None:
     one = CELLS[0].readings[0]
-    made = tuple(
-        replace(one, method=name, question="hidden", pool="one-shot", retained=kept)
-        for name, kept in (("a", 0.9), ("b", 0.8), ("c", 0.7), ("a", 0.7))
-    )
+    told = (("a", 0.9), ("b", 0.8), ("c", 0.7), ("a", 0.7))
+    made = tuple(replace(one, method=name, question="hidden", pool="one-shot", retained=kept) for name, kept in told)
     cell = Cell("rank", made)
     assert cell.methods == ("a", "b", "c")
     np.testing.assert_allclose(cell.measured, [0.8, 0.8, 0.7])
