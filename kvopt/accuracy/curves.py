@@ -105,14 +105,14 @@ def curves(
             continue
         question = speaks(model, spec, asked.question_hidden)
         if question is not None:
-            wanted[spec.id] = (readings or {}).get(spec.id) or planned(spec, asked, question)
+            wanted[spec.id] = planned(spec, asked, question)
     if not wanted:
         return {}
     grid = BITS if dimension == "bits" else KEEPS
     spread_out = [replace(one, key=value, value=value) for one in wanted.values() for value in grid]
     found = model.predict(spread_out)
     # The middle is what the method's own measurements say; the spread is that of a harness that nobody has seen, or of the person's own.
-    middle = found if readings else model.predict([replace(one, source=one.source or _usual_source(model, one)) for one in wanted.values()])
+    middle = model.predict([replace(one, source=one.source or usual_source(model, one)) for one in wanted.values()])
     gradient = response.slopes(lambda r, e: np.log(response.loss(r, e)), spread_out, found.eta)
     variance = np.einsum("in,ijn,jn->n", gradient, found.covariance, gradient).reshape(len(wanted), len(grid))
     growth = response.grows_with_context(spread_out).reshape(len(wanted), len(grid))[:, 0]
@@ -120,7 +120,7 @@ def curves(
     made = {}
     for row, (name, one) in enumerate(wanted.items()):
         first, steepness = _rising_line(beyond, np.sqrt(np.maximum(variance[row], 0)))
-        eta = found.eta[:, row * len(grid)] if readings else middle.eta[:, row]
+        eta = middle.eta[:, row]
         total = sum(float(values[row * len(grid)]) for values in found.parts.values())
         parts = {part: float(values[row * len(grid)]) / total for part, values in found.parts.items()}
         middling = (float(eta[0]), float(eta[1]), float(eta[2]))
@@ -162,7 +162,7 @@ def _own_source(own: tuple[Reading, ...], wanted: Reading) -> str:
     return ""
 
 
-def _usual_source(model: Pooled, wanted: Reading) -> str:
+def usual_source(model: Pooled, wanted: Reading) -> str:
     """Who measured the method most, on this task family if anybody did."""
     own = [reading for reading in model.readings if reading.selection == wanted.selection]
     here = [reading.source for reading in own if reading.task == wanted.task] or [reading.source for reading in own]
