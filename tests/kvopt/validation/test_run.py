@@ -168,7 +168,7 @@ def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["weather", "x.csv"], "kind: weather: not known; one of capacity, latency"),
+        (["weather", "x.csv"], "kind: weather: not known; one of accuracy, capacity, composition, latency"),
         (["capacity", "nowhere.csv"], "file: nowhere.csv: cannot be read"),
         (["capacity", "nowhere.csv", "--confidence", "sure"], "confidence: sure: must be a number"),
         (["capacity", "nowhere.csv", "--confidence", "1"], "confidence: 1.0: must be above 0 and below 1"),
