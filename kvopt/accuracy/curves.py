@@ -21,6 +21,7 @@ from objectives.accuracy.proxies import FULL_BITS, BitsLoss, KeepLoss
 
 KEEPS = (0.9, 0.7, 0.5, 0.35, 0.25, 0.12, 0.06, 0.03)  # shares, and bits, at which the spread is looked at
 BITS = (8.0, 6.0, 4.0, 3.0, 2.0)
+REACHED = 0.9  # of the spread at the settings that plans choose, half to a quarter kept or 6 to 3 bits
 NEAR = 2.0  # a context of twice the longest measured is still taken as near it
 
 
@@ -179,11 +180,16 @@ def _measured(model: Pooled, wanted: Reading) -> tuple[int, int, tuple[float, fl
 
 
 def _rising_line(beyond: np.ndarray, sd: np.ndarray) -> tuple[float, float]:
-    """The line through spreads against how much is compressed, never falling: intercept and slope."""
+    """The line through spreads against how much is compressed, never falling: intercept and slope.
+
+    Where a curve has a cliff its spread has a hump, right where plans want to be: the line is as steep as it takes to reach `REACHED` of it.
+    """
     slope, intercept = np.polyfit(beyond, sd, 1)
     if slope <= 0 or intercept <= 0:
         return float(sd.mean()), 0.0
-    return float(intercept), float(slope)
+    middle = slice(len(sd) // 4, 5 * len(sd) // 8 + 1)
+    needed = (REACHED * sd[middle] - intercept) / beyond[middle]
+    return float(intercept), float(max(slope, *needed))
 
 
 def _logistic(x: float) -> float:

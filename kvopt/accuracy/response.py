@@ -32,9 +32,12 @@ LEAST, MOST = 1e-9, 60.0  # bounds of L and of exponents, which no measurement r
 
 
 def grows_with_context(readings: Sequence[Reading]) -> np.ndarray:
-    """What the context changes, `(readings,)`: on ln k0 of token and head methods (less 0), on ln L of bits (more); nothing elsewhere."""
+    """What the context changes, `(readings,)`: on ln k0 of methods that evict tokens, on ln L of bits; nothing elsewhere.
+
+    Heads that keep all or a window keep the same share of heads at any length.
+    """
     context = np.array([reading.context for reading in readings], float)
-    evicting = np.array([reading.dimension in ("token", "head") for reading in readings])
+    evicting = np.array([reading.dimension == "token" or reading.pool == "head-budgets" for reading in readings])
     gamma = np.array([BUDGET_EXPONENT.get(reading.task, USUAL_BUDGET_EXPONENT) for reading in readings])
     bits = np.array([reading.dimension == "bits" for reading in readings])
     keep = np.where(evicting, -gamma * np.log(context / REFERENCE_CONTEXT), 0.0)
