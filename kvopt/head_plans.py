@@ -90,25 +90,32 @@ def _head_selection(problem: Problem, source: HeadScores, stored: np.ndarray, me
         keep[np.argsort(-values, axis=None, kind="stable")[:count]] = 1.0
         keep = keep.reshape(values.shape)
     alike = _rows(np.ones_like(values), stored, 0.0)
-    ranking = None
-    if source.kind != "plan":
-        ranking = Ranking(score=_rows(values, stored, 0.0), heads=head_profiles.concentration(source))
+    ranking, scores = None, source.scored_by if source.kind == "plan" else source
+    if scores is not None:
+        ranking = Ranking(score=_rows(scores.values, stored, 0.0), heads=head_profiles.concentration(scores))
     return _plan(problem, source, stored, {"head_keep": keep}, Shares(layer=1.0, head=alike, content=1.0, ranking=ranking))
 
 
 def _token_budgets(problem: Problem, source: HeadScores, stored: np.ndarray, chosen: MethodChoice, method: MethodSpec, share: float) -> HeadPlan:
     """Every head has the budget that makes its marginal loss that of the others; the shares of the loss are the scores', as far as they are known to count."""
     if source.kind == "plan":
-        keep, weights = _plan_table(source, "token_keep", method, share), np.ones_like(source.values)
+        keep = _plan_table(source, "token_keep", method, share)
+        weights = np.ones_like(keep) if source.scored_by is None else _importance(source.scored_by)
     else:
         least = max(SAFEGUARD * share, method.allowed.bounds[0] if method.allowed else 0.0)
         with jax.enable_x64(True):
-            weights = np.asarray(importance(jnp.asarray(source.values), head_profiles.load().score_weight))
+            weights = _importance(source)
             keep = np.asarray(budgets(jnp.asarray(weights.ravel()), share, min(least, share), _accuracy(problem, chosen).token)).reshape(
                 weights.shape
             )
         keep = _rounded(keep, share)
     return _plan(problem, source, stored, {"token_keep": keep}, Shares(layer=1.0, head=1.0, content=_rows(weights, stored, 0.0)))
+
+
+def _importance(scores: HeadScores) -> Floats:
+    """Each head's share of the loss, mean 1: (layers, KV heads)."""
+    with jax.enable_x64(True):
+        return np.asarray(importance(jnp.asarray(scores.values), head_profiles.load().score_weight))
 
 
 def _rounded(keep: Floats, mean: float) -> Floats:

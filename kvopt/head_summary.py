@@ -39,7 +39,7 @@ def summary(problem: Problem, point: Point) -> dict[str, Any] | None:
     bare = Plan(**{name: np.float64(value[name]) for name in PLAN_FIELDS})
     even = replace(bare, **{name: np.float64(number) for name, number in heads.uniform.items()})
     accuracy = point.choice.methods.accuracy(problem.asked)
-    scored = isinstance(heads.source, HeadScores) and heads.source.kind != "plan"
+    scored = isinstance(heads.source, HeadScores) and (heads.source.kind != "plan" or heads.source.scored_by is not None)
     weights, z = point.choice.weights.retained, float(problem.targets.z)
     with jax.enable_x64(True):
         plan = _judged(replace(bare, **heads.kept), accuracy, heads.shares, weights, z)
@@ -116,7 +116,8 @@ def files(heads: HeadPlan | None) -> dict[str, str]:
         return {"kvtuner.yaml": layer_bits_text(heads.table("key_bits")[:, 0], heads.table("value_bits")[:, 0])}
     if not heads.source.exact:
         return {}
-    return {"heads.tsv": plan_text(heads.table(heads.field), heads.field, f"from {Path(heads.source.source).name}")}
+    scores = heads.source.scored_by if heads.source.kind == "plan" else heads.source
+    return {"heads.tsv": plan_text(heads.table(heads.field), heads.field, f"from {Path(heads.source.source).name}", scores)}
 
 
 def _judged(plan: Plan, accuracy: Accuracy, shares: Shares, weights: float, z: float) -> tuple[float, float]:

@@ -78,4 +78,6 @@ def _setting(problem: Problem, method: MethodSpec) -> dict[str, Any]:
         remark = f"no engine runs it with {problem.model.id} on {problem.accelerator.id}"
     elif known is not None and known.masks_only:
         remark = f"{known.version} only masks what it drops and frees no memory"
+    elif method.dimension == "head" and problem.engine.block_tokens > 1:
+        remark = f"counts on a cache that frees single heads; pages of {own} free none of it"
     return {**found, "engine": None, "runs_in": known.setting if known else None, "remark": remark}

@@ -45,6 +45,12 @@ def find(name: str) -> Benchmark | None:
     return max(fitting, key=lambda entry: len(entry.begins)) if fitting else None
 
 
+def full_name(name: str) -> str:
+    """The benchmark that a name stands for: a collection named without its tasks is its average."""
+    averages = {entry.suite: entry.begins for entry in load().benchmarks if entry.begins.lower() == f"{entry.suite}-avg"}
+    return averages.get(name.strip().lower(), name)
+
+
 def plan_benchmark(task: Task) -> str:
     """The benchmark by which a plan is judged on a task family."""
     return load().plan_benchmark[cast(Task, task)]

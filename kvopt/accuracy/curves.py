@@ -19,9 +19,10 @@ from kvopt.inputs.evidence import Coverage
 from kvopt.inputs.method import Dimension, MethodSpec
 from objectives.accuracy.proxies import FULL_BITS, BitsLoss, KeepLoss
 
-KEEPS = (0.9, 0.7, 0.5, 0.35, 0.25, 0.12, 0.06, 0.03)  # shares, and bits, at which the spread is looked at
-BITS = (8.0, 6.0, 4.0, 3.0, 2.0)
-REACHED = 0.9  # of the spread at the settings that plans choose, half to a quarter kept or 6 to 3 bits
+KEEPS = (0.9, 0.7, 0.5, 0.35, 0.25, 0.12, 0.06, 0.03)  # shares at which the spread is looked at
+CHOSEN = (0.6, 1.5)  # -ln k of the shares that plans choose: .55 to .22
+FLOOR_LOG_SD = 0.7  # of the floor: what near-lossless methods are measured to lose lies between .001 and .009 (derived)
+REACHED = 0.9  # of the spread at the shares that plans choose
 NEAR = 2.0  # a context of twice the longest measured is still taken as near it
 
 
@@ -96,37 +97,42 @@ def fitted(dimension: Dimension, own: tuple[Reading, ...] = ()) -> Pooled:
     return updated(posterior.load(dimension), [reading for reading in own if reading.dimension == dimension])
 
 
-def curves(
-    model: Pooled, dimension: Dimension, asked: Asked, readings: Mapping[str, Reading] | None = None, specs: Sequence[MethodSpec] | None = None
-) -> dict[str, Curve]:
-    """The same of any fitted model. `readings`: instead of the plan's own benchmark and source, those of these readings, by method. `specs`: of these alone."""
-    wanted = {}
+def curves(model: Pooled, dimension: Dimension, asked: Asked, specs: Sequence[MethodSpec] | None = None) -> dict[str, Curve]:
+    """The same of any fitted model. `specs`: of these methods alone."""
+    wanted = []
     for spec in methods.load_all() if specs is None else specs:
-        if spec.dimension != dimension or not spec.pool:
-            continue
-        question = speaks(model, spec, asked.question_hidden)
+        question = speaks(model, spec, asked.question_hidden) if spec.dimension == dimension and spec.pool else None
         if question is not None:
-            wanted[spec.id] = planned(spec, asked, question)
+            wanted.append((spec, planned(spec, asked, question)))
     if not wanted:
         return {}
-    grid = BITS if dimension == "bits" else KEEPS
-    spread_out = [replace(one, key=value, value=value) for one in wanted.values() for value in grid]
-    found = model.predict(spread_out)
     # The middle is what the method's own measurements say; the spread is that of a harness that nobody has seen, or of the person's own.
-    middle = model.predict([replace(one, source=one.source or usual_source(model, one)) for one in wanted.values()])
-    gradient = response.slopes(lambda r, e: np.log(response.loss(r, e)), spread_out, found.eta)
-    variance = np.einsum("in,ijn,jn->n", gradient, found.covariance, gradient).reshape(len(wanted), len(grid))
-    growth = response.grows_with_context(spread_out).reshape(len(wanted), len(grid))[:, 0]
-    beyond = np.array([FULL_BITS - value if dimension == "bits" else -math.log(value) for value in grid])
-    made = {}
-    for row, (name, one) in enumerate(wanted.items()):
-        first, steepness = _rising_line(beyond, np.sqrt(np.maximum(variance[row], 0)))
-        eta = middle.eta[:, row]
-        total = sum(float(values[row * len(grid)]) for values in found.parts.values())
-        parts = {part: float(values[row * len(grid)]) / total for part, values in found.parts.items()}
-        middling = (float(eta[0]), float(eta[1]), float(eta[2]))
-        made[name] = Curve(middling, float(growth[row]), response.key_outlier(one), first, steepness, parts, *_measured(model, one))
+    middle = model.predict([replace(one, source=one.source or usual_source(model, one)) for _, one in wanted])
+    tried = [[replace(one, key=key, value=value) for key, value in _settings(spec)] for spec, one in wanted]
+    flat = [one for settings in tried for one in settings]
+    found = model.predict(flat)
+    spread = np.sqrt(response.log_variance(flat, found.eta, found.covariance) + (FLOOR_LOG_SD * response.floor_share(flat, found.eta)) ** 2)
+    growth = response.grows_with_context(flat)
+    made, start = {}, 0
+    for (spec, one), settings, eta in zip(wanted, tried, middle.eta.T, strict=True):
+        rows = slice(start, start + len(settings))
+        start = rows.stop
+        line = _rising_line(np.array([_beyond(setting) for setting in settings]), spread[rows])
+        total = sum(float(values[rows.start]) for values in found.parts.values())
+        parts = {part: float(values[rows.start]) / total for part, values in found.parts.items()}
+        at_middle = (float(eta[0]), float(eta[1]), float(eta[2]))
+        made[spec.id] = Curve(at_middle, float(growth[rows.start]), response.key_outlier(one), *line, parts, *_measured(model, one))
     return made
+
+
+def _settings(method: MethodSpec) -> list[tuple[float, float]]:
+    """Where the spread of a method is looked at: usual shares, or its own precisions of K and V."""
+    return [(pair.key_bits, pair.value_bits) for pair in method.formats] or [(share, share) for share in KEEPS]
+
+
+def _beyond(one: Reading) -> float:
+    """How much is compressed, as the curves' spread grows with it: -ln k, or bits below 16."""
+    return FULL_BITS - (one.key + one.value) / 2 if one.dimension == "bits" else -math.log(one.key)
 
 
 def planned(method: MethodSpec, asked: Asked, question: Question) -> Reading:
@@ -164,10 +170,10 @@ def _own_source(own: tuple[Reading, ...], wanted: Reading) -> str:
 
 
 def usual_source(model: Pooled, wanted: Reading) -> str:
-    """Who measured the method most, on this task family if anybody did."""
+    """Who measured the method most, on this task family if anybody did; empty where nobody did."""
     own = [reading for reading in model.readings if reading.selection == wanted.selection]
     here = [reading.source for reading in own if reading.task == wanted.task] or [reading.source for reading in own]
-    return max(sorted(set(here)), key=here.count)
+    return max(sorted(set(here)), key=here.count, default="")
 
 
 def _measured(model: Pooled, wanted: Reading) -> tuple[int, int, tuple[float, float] | None, float]:
@@ -184,12 +190,14 @@ def _rising_line(beyond: np.ndarray, sd: np.ndarray) -> tuple[float, float]:
 
     Where a curve has a cliff its spread has a hump, right where plans want to be: the line is as steep as it takes to reach `REACHED` of it.
     """
+    if len(sd) < 3:
+        return float(sd.max()), 0.0
     slope, intercept = np.polyfit(beyond, sd, 1)
     if slope <= 0 or intercept <= 0:
         return float(sd.mean()), 0.0
-    middle = slice(len(sd) // 4, 5 * len(sd) // 8 + 1)
+    middle = (beyond > CHOSEN[0]) & (beyond < CHOSEN[1])
     needed = (REACHED * sd[middle] - intercept) / beyond[middle]
-    return float(intercept), float(max(slope, *needed))
+    return float(intercept), float(max(slope, *needed, 0.0))
 
 
 def _logistic(x: float) -> float:

@@ -86,7 +86,7 @@ def read(row: Row) -> Reading:
     dimension = labels.DIMENSION_NAMES.get(written)
     if dimension is None:
         raise Refusal(f"dimension: {written}: must be one of {', '.join(dict.fromkeys(labels.DIMENSION_NAMES))}")
-    name, benchmark = row.need("method"), row.need("benchmark")
+    name, benchmark = row.need("method"), benchmarks.full_name(row.need("benchmark"))
     entry = benchmarks.find(benchmark)
     if entry is None:
         raise Refusal(f"benchmark: {benchmark}: of no known task family (kvopt/catalog/benchmarks.yaml)")
@@ -98,7 +98,7 @@ def read(row: Row) -> Reading:
         method=method.id if method else name.lower(),
         pool=(method.pool if method else "") or f"{dimension}?",
         dimension=dimension,
-        question="seen" if row.text("query_aware").lower() in ("yes", "true", "1", "seen") else "hidden",
+        question=_question(row),
         model=model_key(row.need("model")),
         benchmark=benchmark.lower(),
         task=entry.task,
@@ -110,6 +110,16 @@ def read(row: Row) -> Reading:
         value=value,
         retained=_retained(row, perplexity=entry.task == "perplexity"),
     )
+
+
+def _question(row: Row) -> Question:
+    """Whether the selection saw the question; hidden where the row does not say."""
+    written = row.text("query_aware").lower()
+    if written in ("yes", "true", "1", "seen"):
+        return "seen"
+    if written in ("no", "false", "0", "hidden", ""):
+        return "hidden"
+    raise Refusal(f"query_aware: {written}: must be yes or no")
 
 
 def _kept(row: Row, dimension: Dimension) -> tuple[float, float]:

@@ -99,3 +99,16 @@ def slopes(function: object, readings: Sequence[Reading], eta: np.ndarray) -> np
         moved[row] = step
         found.append((function(readings, eta + moved) - function(readings, eta - moved)) / (2 * step))  # type: ignore[operator]
     return np.array(found)
+
+
+def log_variance(readings: Sequence[Reading], eta: np.ndarray, covariance: np.ndarray) -> np.ndarray:
+    """Variance of ln L of every reading from that of its parameters, (readings,)."""
+    gradient = slopes(lambda r, e: np.log(loss(r, e)), readings, eta)
+    return np.maximum(np.einsum("in,ijn,jn->n", gradient, covariance, gradient), 0.0)
+
+
+def floor_share(readings: Sequence[Reading], eta: np.ndarray) -> np.ndarray:
+    """Share of every reading's loss that is the floor, (readings,)."""
+    without = eta.copy()
+    without[0] = -MOST
+    return loss(readings, without) / loss(readings, eta)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import io
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,6 +26,7 @@ Kind = Literal["gates", "retrieval", "plan"]
 KINDS: tuple[Kind, ...] = ("gates", "retrieval", "plan")
 SLACK = 0.01  # published gates reach -0.0014 (bfloat16 under an L1 penalty), one mean retrieval score is 1.0028: clipped; beyond it, refused
 PLAN_MARK = "# kvopt plan: "
+SCORE_MARK = "# score "  # then the kind and, tab-separated, a layer's scores: a comment to others who read the pattern
 Floats = NDArray[np.float64]
 
 
@@ -38,6 +39,7 @@ class HeadScores:
     values: Floats
     keeps: str = ""  # of a plan, the field it holds: head_keep or token_keep
     exact: bool = True  # False where no file says which heads they are: a default profile
+    scored_by: HeadScores | None = None  # of a plan, the scores that it was made from, where its file holds them
 
 
 def stored_layers(model: ModelSpec) -> NDArray[np.bool_]:
@@ -78,7 +80,8 @@ def read_table(path: Path, model: ModelSpec, kind: Kind | None = None) -> HeadSc
         over_queries = "; retrieval scores of query heads are read as retrieval:FILE" if values.shape == (layers, query_heads) else ""
         raise BadInput(FIELD, path.name, f"is {values.shape[0]} layers x {values.shape[1]} heads; {allowed}{over_queries}")
     _check_range(values, path, lambda row, column: f"layer {row}, head {column}")
-    return _made(path, kind, values, kv_heads, mark)
+    made = _made(path, kind, values, kv_heads, mark)
+    return replace(made, scored_by=_scores_of_plan(text, path)) if kind == "plan" else made
 
 
 def read_retrieval_json(path: Path, model: ModelSpec) -> HeadScores:
@@ -115,10 +118,21 @@ def fold(values: Floats, kv_heads: int) -> Floats:
     return values.reshape(len(values), kv_heads, -1).mean(axis=2)
 
 
-def plan_text(keep: Floats, field: str, about: str) -> str:
-    """A plan as DuoAttention writes its patterns: tab-separated, one row a layer; the first line, a comment to `numpy.loadtxt`, says what is kept."""
-    rows = ["\t".join(repr(float(value)) for value in row) for row in keep]
-    return "\n".join([f"{PLAN_MARK}{field} ({about})", *rows]) + "\n"
+def plan_text(keep: Floats, field: str, about: str, scores: HeadScores | None = None) -> str:
+    """A plan as DuoAttention writes its patterns: tab-separated, one row a layer. Comments to `numpy.loadtxt` say what is kept and by which scores."""
+
+    def row(values: Floats) -> str:
+        return "\t".join(repr(float(value)) for value in values)
+
+    marks = [f"{SCORE_MARK}{scores.kind}:\t{row(values)}" for values in scores.values] if scores else []
+    return "\n".join([f"{PLAN_MARK}{field} ({about})", *marks, *(row(values) for values in keep)]) + "\n"
+
+
+def _scores_of_plan(text: str, path: Path) -> HeadScores | None:
+    """The scores that a plan was made from; none where its file holds none."""
+    lines = [line.removeprefix(SCORE_MARK) for line in text.splitlines() if line.startswith(SCORE_MARK)]
+    kind = next((name for name in KINDS if lines and lines[0].startswith(f"{name}:")), None)
+    return HeadScores(str(path), kind, _numbers("\n".join(line.partition("\t")[2] for line in lines), path)) if kind else None
 
 
 def _made(path: Path, kind: Kind, values: Floats, kv_heads: int, mark: str = "") -> HeadScores:

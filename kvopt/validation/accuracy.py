@@ -6,12 +6,13 @@ Columns are those of `studies/evidence/accuracy.csv`; perplexities (`PPL:...`) a
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from statistics import NormalDist
 
 import numpy as np
 from scipy.special import ndtri, stdtrit
 
-from kvopt.accuracy import labels, posterior, response
+from kvopt.accuracy import curves, labels, posterior, response
 from kvopt.accuracy.pooled import DEGREES, Pooled, noise
 from kvopt.accuracy.reading import Reading, read
 from kvopt.inputs.method import Dimension
@@ -36,8 +37,9 @@ def predict(rows: Sequence[Row], confidence: float, fitted: Mapping[str, Pooled]
             outcomes[row.line] = Outcome(row.line, refused=True, why=str(refusal), label=_label(row))
             continue
         found.setdefault(one.dimension, []).append((row, one))
-    for dimension, pairs in found.items():
+    for dimension, known in found.items():
         model = fitted[dimension] if fitted else posterior.load(dimension)
+        pairs = [(row, in_a_known_harness(model, one)) for row, one in known]
         middle, quoted, lower, upper = retained(model, [one for _, one in pairs], confidence)
         for i, (row, one) in enumerate(pairs):
             value = middle[i] if confidence == 0.5 else quoted[i]
@@ -57,6 +59,14 @@ def retained(model: Pooled, readings: Sequence[Reading], confidence: float = 0.5
     return np.exp(-loss), np.exp(-loss * np.exp(NormalDist().inv_cdf(confidence) * spread)), lower, upper
 
 
+def in_a_known_harness(model: Pooled, one: Reading) -> Reading:
+    """The reading as plans are judged: run by whoever measured the method most, where nobody knows who ran it."""
+    if any(reading.source == one.source for reading in model.readings):
+        return one
+    usual = curves.usual_source(model, one)
+    return replace(one, source=usual) if usual else one
+
+
 def parameters(model: Pooled, readings: Sequence[Reading]) -> tuple[np.ndarray, np.ndarray]:
     """Parameters of the readings' curves, (3, readings), and the spread of ln L where each was read, (readings,)."""
     found = model.predict(readings)
@@ -65,8 +75,7 @@ def parameters(model: Pooled, readings: Sequence[Reading]) -> tuple[np.ndarray, 
 
 def log_spread(readings: Sequence[Reading], eta: np.ndarray, covariance: np.ndarray) -> np.ndarray:
     """Standard deviation of ln L of every reading, (readings,)."""
-    gradient = response.slopes(lambda r, e: np.log(response.loss(r, e)), readings, eta)
-    return np.sqrt(np.maximum(np.einsum("in,ijn,jn->n", gradient, covariance, gradient), 0.0))
+    return np.sqrt(response.log_variance(readings, eta, covariance))
 
 
 def interval(readings: Sequence[Reading], loss: np.ndarray, spread: np.ndarray, scale: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -143,7 +143,26 @@ def test_a_plan_written_is_the_plan_read_back(gates, tmp_path):
     assert np.array_equal(before.freed["head_keep"], after.freed["head_keep"])
     again = api.analyze(**ONE_TURN, methods="duoattention:0.5", head_scores=path)
     assert again.data["metrics"]["kv_bytes_per_session"] == first.data["metrics"]["kv_bytes_per_session"]
-    assert again.data["heads"]["retained"] == pytest.approx(first.data["heads"]["retained_curve"], rel=1e-9)  # no scores: as measured
+    for name in ("retained", "lower", "retained_uniform", "score_kept", "ranked_share"):
+        assert again.data["heads"][name] == pytest.approx(first.data["heads"][name], rel=1e-12)
+    bare = "\n".join(line for line in Path(path).read_text().splitlines() if not line.startswith("# score"))
+    (tmp_path / "bare.tsv").write_text(bare)  # a pattern without its scores is judged as the published ones were measured
+    unscored = api.analyze(**ONE_TURN, methods="duoattention:0.5", head_scores=str(tmp_path / "bare.tsv"))
+    assert unscored.data["heads"]["retained"] == pytest.approx(first.data["heads"]["retained_curve"], rel=1e-9)
+    assert np.array_equal(np.loadtxt(path), before.kept["head_keep"])  # as DuoAttention reads it
+
+
+def test_budgets_read_back_are_worth_the_same(gates, tmp_path):
+    first = api.analyze(**ONE_TURN, methods="snapkv:0.25", head_scores=gates)
+    first.save(tmp_path / "run")
+    again = api.analyze(**ONE_TURN, methods="snapkv:0.25", head_scores=str(tmp_path / "run" / "heads.tsv"))
+    for name in ("kv_bytes_per_session", "accuracy_retained", "accuracy_lower"):
+        assert again.data["metrics"][name] == first.data["metrics"][name]
+
+
+def test_a_written_plan_is_bound_to_its_method_and_share(gates, tmp_path):
+    api.analyze(**ONE_TURN, methods="duoattention:0.5", head_scores=gates).save(tmp_path / "run")
+    path = str(tmp_path / "run" / "heads.tsv")
     with pytest.raises(BadInput, match=r"keeps 0\.5"):
         plan_of(methods="duoattention:0.3", head_scores=path)
     with pytest.raises(BadInput, match="plan of head_keep"):

@@ -11,6 +11,12 @@ from kvopt.cli import main
 from kvopt.inputs import method
 
 
+@pytest.fixture(autouse=True)
+def wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tables as a wide terminal shows them: a narrow one breaks cells."""
+    monkeypatch.setenv("COLUMNS", "220")
+
+
 def test_the_list_shows_kind_readings_and_where(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["catalog", "methods"]) == 0
     lines = capsys.readouterr().out.splitlines()
