@@ -16,6 +16,7 @@ from kvopt.search.lanes import chunk_sizes
 
 GIB = 2.0**30
 MOST_GPUS = 4096
+LEAST_FLOOR = 0.1  # a floor below it is no advice
 
 
 def memory_ledger(problem: Problem, gpus: int | None = None, weight_bytes: float | None = None, tp: int | None = None) -> dict[str, float]:
@@ -105,7 +106,8 @@ def _change(problem: Problem, name: str, value: float | None, limit: float | Non
         percentile = problem.latency_targets[0 if flag == "ttft" else 1].percentile
         return f"--{flag} {f'p{percentile:g}:' if percentile else ''}{rounded:.6g}s"
     if name == "accuracy":
-        return f"--accuracy-floor {math.floor(value * 1000) / 1000:g}"
+        floor = math.floor(value * 1000) / 1000
+        return f"--accuracy-floor {floor:g}" if floor >= LEAST_FLOOR else "keep more of the cache, or use another method (optimize searches one)"
     if name == "host_memory":
         return (
             f"--host-memory {math.ceil(value / limit * float(problem.device(problem.checkpoints[0]).host_memory_bytes) / 1e9)}"

@@ -96,7 +96,10 @@ def show(method: MethodSpec, console: Console) -> None:
     if not rows:
         console.print("evidence: no evidence", highlight=False)
         return
-    console.print(f"evidence: {len(readings(method.id))} readings; predicted for a model that nobody measured, at {REFERENCE_CONTEXT:,} tokens")
+    count = len(readings(method.id))
+    console.print(
+        f"evidence: {count} reading{'' if count == 1 else 's'}; predicted for a model that nobody measured, at {REFERENCE_CONTEXT:,} tokens"
+    )
     console.print(_measured(rows))
     console.print(_said(rows))
 

@@ -131,6 +131,8 @@ def _share(method: MethodSpec, number: str) -> float:
         share = math.nan
     if not low <= share <= high:
         raise BadInput(
-            "methods", f"{method.id}:{number}", f"needs the share it keeps, {low:g} to {high:g}, as {method.id}:{max(low, min(0.5, high)):g}"
+            "methods",
+            f"{method.id}:{number}" if number else method.id,
+            f"needs the share it keeps, {low:g} to {high:g}, as {method.id}:{max(low, min(0.5, high)):g}",
         )
     return share

@@ -117,11 +117,11 @@ def curves(model: Pooled, dimension: Dimension, asked: Asked, specs: Sequence[Me
     for (spec, one), settings, eta in zip(wanted, tried, middle.eta.T, strict=True):
         rows = slice(start, start + len(settings))
         start = rows.stop
-        line = _rising_line(np.array([_beyond(setting) for setting in settings]), spread[rows])
+        sd, sd_growth = _rising_line(np.array([_beyond(setting) for setting in settings]), spread[rows])
         total = sum(float(values[rows.start]) for values in found.parts.values())
         parts = {part: float(values[rows.start]) / total for part, values in found.parts.items()}
         at_middle = (float(eta[0]), float(eta[1]), float(eta[2]))
-        made[spec.id] = Curve(at_middle, float(growth[rows.start]), response.key_outlier(one), *line, parts, *_measured(model, one))
+        made[spec.id] = Curve(at_middle, float(growth[rows.start]), response.key_outlier(one), sd, sd_growth, parts, *_measured(model, one))
     return made
 
 

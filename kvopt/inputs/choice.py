@@ -178,7 +178,9 @@ def _find(method: MethodSpec | None, asked: Asked) -> Curve | None:
     curve = curves.find(method, asked)
     if curve is None:
         question = "hidden" if asked.question_hidden else "seen"
-        raise BadInput(f"method {method.id}", asked.task, f"no evidence of its accuracy with the question {question}")
+        raise BadInput(
+            f"method {method.id}", asked.task, f"no evidence of its accuracy with the question {question}; measured ones go in by --accuracy-evidence"
+        )
     return curve
 
 

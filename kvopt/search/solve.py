@@ -103,11 +103,11 @@ def at_latencies(problem: Problem, searched: Space, objectives: Sequence[str], f
 
 
 def least_broken(problem: Problem, candidates: Sequence[Choice]) -> Point:
-    """The candidate that breaks its constraints least at the least load: what an infeasible answer is explained by."""
+    """The candidate that breaks the fewest constraints, and those least, at the least load: what an infeasible answer is explained by."""
     some = list(candidates)[:LOOKED_AT]
     x, states = assess(problem, some, np.array([vector(problem, _fewest_bits(choice)) for choice in some]))
     found = [Point(choice, settings, state) for choice, settings, state in zip(some, x, states, strict=True)]
-    return min(found, key=lambda point: float(np.nanmax(np.asarray(point.state.broken))))
+    return min(found, key=lambda point: (int(np.sum(np.asarray(point.state.broken) > 0)), float(np.nanmax(np.asarray(point.state.broken)))))
 
 
 def _fewest_bits(choice: Choice) -> dict[str, float]:
