@@ -115,7 +115,9 @@ def retained_at(middle: Losses, edge: Losses, checkpoint_retained: Scalar = 1.0)
     Dimensions need not be at their worst together: what each may lose beyond its median adds up like spreads that have `CORRELATION` in common. One dimension
     alone is exactly at its own edge, and without compression the result is exactly the checkpoint's.
     """
-    beyond = jnp.stack(jnp.broadcast_arrays(*(high - low for high, low in zip(jax.tree.leaves(edge), jax.tree.leaves(middle), strict=True))))
-    whole = jnp.sum(beyond, axis=0)
-    joint = jnp.sqrt((1 - CORRELATION) * jnp.sum(beyond**2, axis=0) + CORRELATION * whole**2 + TINY**2) - TINY
+    # plain sums: a stacked axis would be written to memory, which costs more than all else here
+    beyond = [jnp.asarray(high - low) for high, low in zip(jax.tree.leaves(edge), jax.tree.leaves(middle), strict=True)]
+    whole = sum(beyond, jnp.zeros(()))
+    squares = sum((one * one for one in beyond), jnp.zeros(()))
+    joint = jnp.sqrt((1 - CORRELATION) * squares + CORRELATION * whole * whole + TINY**2) - TINY
     return retained(middle, checkpoint_retained) * jnp.exp(-jnp.sign(whole) * joint)
