@@ -9,20 +9,12 @@ import numpy as np
 
 from kvopt.errors import BadInput, unknown
 from kvopt.inputs import method as methods
-from kvopt.inputs.choice import MethodChoice
+from kvopt.inputs.choice import FIELDS_OF, MethodChoice
 from kvopt.inputs.method import MethodSpec
 from kvopt.problem import Problem, Weights
 from kvopt.realise import settings
 from kvopt.search.deployments import Deployment
 from kvopt.search.lanes import FIELDS, PLAN_FIELDS, Choice, max_sequences, sequence_cap
-
-_KEEPS = {
-    "layer": ("layer_keep",),
-    "head": ("head_keep",),
-    "token": ("token_keep",),
-    "rank": ("key_rank", "value_rank"),
-    "prefill": ("prefill_keep",),
-}
 
 
 def pruned(choice: Choice, x: np.ndarray) -> Choice:
@@ -32,7 +24,7 @@ def pruned(choice: Choice, x: np.ndarray) -> Choice:
     def used(method: MethodSpec) -> bool:
         if method.dimension == "bits":
             return min(value["key_bits"], value["value_bits"]) < 16
-        return any(value[name] < 1 for name in _KEEPS[method.dimension])
+        return any(value[name] < 1 for name in FIELDS_OF[method.dimension])
 
     kept = [method for method in choice.methods.methods if used(method)]
     return Choice(choice.deployment, choice.weights, MethodChoice.of(*kept), choice.heads)
@@ -103,7 +95,7 @@ def named_methods(text: str, mean_bits: tuple[float, float] | None = None) -> tu
         if method.dimension == "bits":
             fixed |= _bits(method, number) if mean_bits is None else _bits_by_layer(method, number, mean_bits)
         else:
-            fixed |= dict.fromkeys(_KEEPS[method.dimension], _share(method, number))
+            fixed |= dict.fromkeys(FIELDS_OF[method.dimension], _share(method, number))
     return MethodChoice.of(*found), fixed
 
 

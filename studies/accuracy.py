@@ -22,7 +22,7 @@ from kvopt.errors import BadInput
 from kvopt.inputs.evidence import TASKS
 from kvopt.inputs.method import Dimension
 from kvopt.plots import write_figure
-from kvopt.validation.accuracy import interval, log_spread
+from kvopt.validation.accuracy import interval
 from studies.result import StudyResult
 
 QUESTION = "How far is the predicted accuracy from measured accuracies that it was not fitted to?"
@@ -78,7 +78,7 @@ def predictions(models: Mapping[Dimension, Pooled], key: Callable[[Reading], Has
         mine = model.readings
         said = left_out(mine, model.spreads, key, folds)
         loss = response.loss(mine, said.eta)
-        ends = interval(mine, loss, log_spread(mine, said.eta, said.covariance), noise(mine, model.spreads))
+        ends = interval(mine, loss, np.sqrt(response.log_variance(mine, said.eta, said.covariance)), noise(mine, model.spreads))
         parts.append((np.exp(-loss), *ends))
     readings = tuple(reading for model in models.values() for reading in model.readings)
     return Found(readings, *(np.concatenate(column) for column in zip(*parts, strict=True)))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from kvopt.inputs import method as methods
-from kvopt.inputs.choice import MethodChoice
+from kvopt.inputs.choice import FIELDS_OF, MethodChoice
 from kvopt.inputs.method import MethodSpec
 from kvopt.metrics import assess, metrics
 from kvopt.problem import Problem
@@ -18,14 +18,6 @@ from kvopt.search.solve import vector
 from studies.methods_rows import said
 from studies.one_million_meter import tokens_that_take
 
-FIELDS_OF = {
-    "layer": ("layer_keep",),
-    "head": ("head_keep",),
-    "token": ("token_keep",),
-    "rank": ("key_rank", "value_rank"),
-    "bits": ("key_bits", "value_bits"),
-    "prefill": ("prefill_keep",),
-}
 SHOWN = ("kv_bytes_per_session", "decode_s_per_token", "context_switch_s", "prefill_s")  # of a stage, in this order
 
 

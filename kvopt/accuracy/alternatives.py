@@ -112,7 +112,7 @@ def readings(problem: Problem, options: Sequence[Option]) -> list[Reading]:
 def together(problem: Problem, dimension: Dimension, asked: Sequence[Reading]) -> Joint:
     """What is known of readings of one dimension: the middle as plans quote it, from the methods' own measurements; the spread, that of a new harness."""
     model = curves.fitted(dimension, problem.asked.own)
-    usual = [replace(one, source=one.source or curves.usual_source(model, one)) for one in asked]
+    usual = [curves.in_a_known_harness(model, one) for one in asked]
     return replace(joint(model, asked), eta=model.predict(usual).eta)
 
 

@@ -107,19 +107,19 @@ def curves(model: Pooled, dimension: Dimension, asked: Asked, specs: Sequence[Me
     if not wanted:
         return {}
     # The middle is what the method's own measurements say; the spread is that of a harness that nobody has seen, or of the person's own.
-    middle = model.predict([replace(one, source=one.source or usual_source(model, one)) for _, one in wanted])
+    middle, split = model.predict([in_a_known_harness(model, one) for _, one in wanted]), model.parts([one for _, one in wanted])
     tried = [[replace(one, key=key, value=value) for key, value in _settings(spec)] for spec, one in wanted]
     flat = [one for settings in tried for one in settings]
     found = model.predict(flat)
     spread = np.sqrt(response.log_variance(flat, found.eta, found.covariance) + (FLOOR_LOG_SD * response.floor_share(flat, found.eta)) ** 2)
     growth = response.grows_with_context(flat)
     made, start = {}, 0
-    for (spec, one), settings, eta in zip(wanted, tried, middle.eta.T, strict=True):
+    for place, ((spec, one), settings, eta) in enumerate(zip(wanted, tried, middle.eta.T, strict=True)):
         rows = slice(start, start + len(settings))
         start = rows.stop
         sd, sd_growth = _rising_line(np.array([_beyond(setting) for setting in settings]), spread[rows])
-        total = sum(float(values[rows.start]) for values in found.parts.values())
-        parts = {part: float(values[rows.start]) / total for part, values in found.parts.items()}
+        total = sum(float(values[place]) for values in split.values())
+        parts = {part: float(values[place]) / total for part, values in split.items()}
         at_middle = (float(eta[0]), float(eta[1]), float(eta[2]))
         made[spec.id] = Curve(at_middle, float(growth[rows.start]), response.key_outlier(one), sd, sd_growth, parts, *_measured(model, one))
     return made
@@ -169,7 +169,14 @@ def _own_source(own: tuple[Reading, ...], wanted: Reading) -> str:
     return ""
 
 
-def usual_source(model: Pooled, wanted: Reading) -> str:
+def in_a_known_harness(model: Pooled, one: Reading) -> Reading:
+    """The reading as plans are judged: run by whoever measured the method most, where nobody knows who ran it."""
+    if any(reading.source == one.source for reading in model.readings):
+        return one
+    return replace(one, source=_usual_source(model, one) or one.source)
+
+
+def _usual_source(model: Pooled, wanted: Reading) -> str:
     """Who measured the method most, on this task family if anybody did; empty where nobody did."""
     own = [reading for reading in model.readings if reading.selection == wanted.selection]
     here = [reading.source for reading in own if reading.task == wanted.task] or [reading.source for reading in own]

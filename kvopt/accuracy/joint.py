@@ -9,7 +9,7 @@ import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 
 from kvopt.accuracy import response
-from kvopt.accuracy.pooled import DEGREES, DONE, MOST_STEP, ROUNDS, Pooled, noise
+from kvopt.accuracy.pooled import Pooled, noise, settled
 from kvopt.accuracy.reading import MOST_RETAINED, Reading
 
 
@@ -35,21 +35,10 @@ class Joint:
         own = [self.readings[i] for i in places]
         measured, scale, start = np.clip(np.asarray(retained, float), 0.0, MOST_RETAINED), self.scale[places], self.eta[:, places]
         across = self.covariance[:, :, :, places]  # (3, 3, n, measured)
-        inner, eta = across[:, :, places], start
-        for _ in range(ROUNDS):
-            kept = np.exp(-response.loss(own, eta))
-            rows = response.slopes(lambda r, e: np.exp(-response.loss(r, e)), own, eta)
-            variance = scale**2 * (DEGREES + ((measured - kept) / scale) ** 2) / (DEGREES + 1)
-            factor = cho_factor(_between(rows, inner) + np.diag(variance), lower=True)
-            weight = cho_solve(factor, measured - kept + (rows * (eta - start)).sum(0))
-            moved = start + sum(inner[:, j] @ (rows[j] * weight) for j in range(len(rows))) - eta
-            # half a step: the noise is reweighted in every round, and a whole one can swing between two weights
-            eta = eta + np.clip(moved, -MOST_STEP, MOST_STEP) / 2
-            if np.abs(moved).max() < DONE:
-                break
+        total, rows, _, weight = settled(own, measured, scale, start, across[:, :, places])
         pull = (across * rows[:, None, :]).sum(1)  # (3, n, measured): of every reading's parameters with what was measured
         flat = pull.reshape(-1, len(places))
-        reduced = (flat @ cho_solve(factor, flat.T)).reshape(*pull.shape[:2], *pull.shape[:2]).transpose(0, 2, 1, 3)
+        reduced = (flat @ cho_solve(cho_factor(total, lower=True), flat.T)).reshape(*pull.shape[:2], *pull.shape[:2]).transpose(0, 2, 1, 3)
         return replace(self, eta=self.eta + pull @ weight, covariance=self.covariance - reduced)
 
 

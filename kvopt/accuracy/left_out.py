@@ -25,11 +25,8 @@ def left_out(readings: Sequence[Reading], spreads: Spreads, key: Callable[[Readi
     """What a fit to the other parts says of every reading, in their order. All readings are of one dimension."""
     part = folds(readings, key, count, seed)
     eta, covariance = np.zeros((3, len(readings))), np.zeros((3, 3, len(readings)))
-    parts = {name: np.zeros(len(readings)) for name in ("method", "model", "noise")}
     for fold in np.unique(part):
         inside, outside = np.flatnonzero(part == fold), np.flatnonzero(part != fold)
         found = fit([readings[i] for i in outside.tolist()], spreads).predict([readings[i] for i in inside.tolist()])
         eta[:, inside], covariance[:, :, inside] = found.eta, found.covariance
-        for name, values in found.parts.items():
-            parts[name][inside] = values
-    return Predicted(eta, covariance, parts)  # type: ignore[arg-type]
+    return Predicted(eta, covariance)

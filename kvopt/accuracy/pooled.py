@@ -7,7 +7,7 @@ linearised model at the mode, and the spreads maximise the marginal likelihood t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -52,7 +52,6 @@ class Predicted:
 
     eta: np.ndarray  # (3, readings) parameters at the posterior mode
     covariance: np.ndarray  # (3, 3, readings) of them
-    parts: Mapping[Part, np.ndarray]  # variance of the amplitude that the method, the model and noise leave, (readings,)
 
 
 @dataclass(frozen=True)
@@ -75,35 +74,40 @@ class Pooled:
 
     @cached_property
     def _factor(self) -> tuple[np.ndarray, bool]:
-        total = sum(
-            row[:, None] * shared(self._levels, self._levels, self.spreads.of(name)) * row[None, :]
-            for name, row in zip(PARAMETERS, self.slopes, strict=True)
-        )
-        return cho_factor(total + np.diag(self.variance), lower=True)
+        return cho_factor(self.total(), lower=True)
+
+    def total(self) -> np.ndarray:
+        """Covariance of what was measured, noise included, (readings, readings)."""
+        prior = [shared(self._levels, self._levels, self.spreads.of(name)) for name in PARAMETERS]
+        return _explained(self.slopes, prior) + np.diag(self.variance)
+
+    def _across(self, new: dict[str, np.ndarray]) -> tuple[np.ndarray, list[np.ndarray], list[np.ndarray]]:
+        """Of readings by their levels: parameters (3, new), and their prior covariance with what was measured, (new, known), and solved, (known, new)."""
+        across = [shared(new, self._levels, self.spreads.of(name)) * row for name, row in zip(PARAMETERS, self.slopes, strict=True)]
+        eta = self.spreads.mean_of(len(new["pool"])) + np.array([block @ self.weight for block in across])
+        return eta, across, [cho_solve(self._factor, block.T) for block in across]
 
     def predict(self, readings: Sequence[Reading]) -> Predicted:
-        """Parameters, covariance and parts of any readings of the dimension; of what was never seen, the prior's."""
-        new = self._names.of(list(readings))
-        across = [shared(new, self._levels, self.spreads.of(name)) * row for name, row in zip(PARAMETERS, self.slopes, strict=True)]
-        eta = self.spreads.mean_of(len(readings)) + np.array([block @ self.weight for block in across])
-        solved = [cho_solve(self._factor, block.T) for block in across]
+        """Parameters and their covariance of any readings of the dimension; of what was never seen, the prior's."""
+        eta, across, solved = self._across(self._names.of(list(readings)))
         reduced = np.array([[np.einsum("ij,ji->i", first, second) for second in solved] for first in across])
         prior = np.zeros_like(reduced)
         prior[np.arange(3), np.arange(3)] = self.spreads.prior()[:, None]
-        return Predicted(eta, prior - reduced, self._parts(new))
+        return Predicted(eta, prior - reduced)
 
     def jointly(self, readings: Sequence[Reading]) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
         """Of readings together: their parameters (3, readings), the covariance of all with all (3, 3, readings, readings), and the solved prior covariance
         with the known readings, (known, readings) by parameter."""
         new = self._names.of(list(readings))
-        across = [shared(new, self._levels, self.spreads.of(name)) * row for name, row in zip(PARAMETERS, self.slopes, strict=True)]
-        solved = [cho_solve(self._factor, block.T) for block in across]
+        eta, across, solved = self._across(new)
         covariance = -np.array([[first @ second for second in solved] for first in across])
         for i, name in enumerate(PARAMETERS):
             covariance[i, i] += shared(new, new, self.spreads.of(name))
-        return self.spreads.mean_of(len(readings)) + np.array([block @ self.weight for block in across]), covariance, solved
+        return eta, covariance, solved
 
-    def _parts(self, new: dict[str, np.ndarray]) -> dict[Part, np.ndarray]:
+    def parts(self, readings: Sequence[Reading]) -> dict[Part, np.ndarray]:
+        """Variance of the amplitude that the method, the model and noise leave, (readings,) each."""
+        new = self._names.of(list(readings))
         found: dict[Part, np.ndarray] = {}
         parts: tuple[Part, ...] = ("method", "model", "noise")
         for part in parts:
@@ -123,7 +127,7 @@ def fit(readings: Sequence[Reading], spreads: Spreads) -> Pooled:
 
     def at(weights: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
         eta = mean + np.array([block @ row for block, row in zip(prior, weights, strict=True)])
-        kept = np.exp(-response.loss(seen, eta))
+        kept = response.retained(seen, eta)
         tail = np.log1p(((measured - kept) / scale) ** 2 / DEGREES).sum() * (DEGREES + 1) / 2
         return tail + sum(row @ block @ row for block, row in zip(prior, weights, strict=True)) / 2, eta, kept
 
@@ -148,6 +152,28 @@ def fit(readings: Sequence[Reading], spreads: Spreads) -> Pooled:
     return _linearised(seen, spreads, prior, mean, eta, kept, measured, scale)
 
 
+def settled(
+    own: Sequence[Reading], measured: np.ndarray, scale: np.ndarray, start: np.ndarray, covariance: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Readings fitted against what is known of their parameters: the middle `start` (3, n) and `covariance` (3, 3, n, n).
+
+    Returns the covariance of what was measured (n, n), its slopes (3, n), the variance of its noise and its weight, (n,) each.
+    """
+    eta = start
+    for _ in range(ROUNDS):
+        kept = response.retained(own, eta)
+        rows = response.slopes(response.retained, own, eta)
+        variance = _reweighted(measured - kept, scale)
+        total = np.einsum("in,ijnm,jm->nm", rows, covariance, rows) + np.diag(variance)
+        weight = cho_solve(cho_factor(total, lower=True), measured - kept + (rows * (eta - start)).sum(0))
+        moved = start + np.einsum("ijnm,jm->in", covariance, rows * weight) - eta
+        # half a step: the noise is reweighted in every round, and a whole one can swing between two weights
+        eta = eta + np.clip(moved, -MOST_STEP, MOST_STEP) / 2
+        if np.abs(moved).max(initial=0.0) < DONE:
+            break
+    return total, rows, variance, weight
+
+
 def updated(model: Pooled, own: Sequence[Reading]) -> Pooled:
     """The model with more readings of its dimension: those already in it stay linearised where they are, the new ones are fitted against all that is known.
 
@@ -158,18 +184,7 @@ def updated(model: Pooled, own: Sequence[Reading]) -> Pooled:
         return model
     measured, scale = _measured(new), noise(new, model.spreads)
     start, left, solved = model.jointly(new)
-    eta = start
-    for _ in range(ROUNDS):
-        kept = np.exp(-response.loss(new, eta))
-        rows = response.slopes(lambda r, e: np.exp(-response.loss(r, e)), new, eta)
-        variance = scale**2 * (DEGREES + ((measured - kept) / scale) ** 2) / (DEGREES + 1)
-        total = np.einsum("in,ijnm,jm->nm", rows, left, rows) + np.diag(variance)
-        weight = cho_solve(cho_factor(total, lower=True), measured - kept + (rows * (eta - start)).sum(0))
-        moved = start + np.einsum("ijnm,jm->in", left, rows * weight) - eta
-        # half a step: the noise is reweighted in every round, and a whole one can swing between two weights
-        eta = eta + np.clip(moved, -MOST_STEP, MOST_STEP) / 2
-        if np.abs(moved).max(initial=0.0) < DONE:
-            break
+    _, rows, variance, weight = settled(new, measured, scale, start, left)
     given_up = sum(row * block for row, block in zip(rows, solved, strict=True)) @ weight  # what the known readings no longer explain
     return Pooled(
         [*model.readings, *new],
@@ -187,12 +202,20 @@ def without(model: Pooled, mask: np.ndarray) -> Pooled:
     than a fit of what is left.
     """
     kept = np.flatnonzero(~np.asarray(mask, bool))
-    levels = Names().of(model.readings)
-    prior = [shared(levels, levels, model.spreads.of(name)) for name in PARAMETERS]
-    total = sum(row[:, None] * block * row[None, :] for row, block in zip(model.slopes, prior, strict=True)) + np.diag(model.variance)
+    total = model.total()
     factor = cho_factor(total[np.ix_(kept, kept)], lower=True)
     target = (total @ model.weight)[kept]
     return Pooled([model.readings[i] for i in kept], model.spreads, model.slopes[:, kept], model.variance[kept], cho_solve(factor, target))
+
+
+def _explained(slopes: np.ndarray, prior: Sequence[np.ndarray]) -> np.ndarray:
+    """Covariance of what is retained that the parameters' own explains, (readings, readings)."""
+    return sum((row[:, None] * block * row[None, :] for row, block in zip(slopes, prior, strict=True)), np.zeros(()))
+
+
+def _reweighted(residual: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """Variance of heavy-tailed noise where it left so much, (readings,)."""
+    return scale**2 * (DEGREES + (residual / scale) ** 2) / (DEGREES + 1)
 
 
 def noise(readings: Sequence[Reading], spreads: Spreads) -> np.ndarray:
@@ -215,9 +238,7 @@ def _linearised(
     scale: np.ndarray,
 ) -> Pooled:
     """The Gaussian model that agrees with the true one at `eta` in value, slope and the pull of each reading."""
-    rows = response.slopes(lambda r, e: np.exp(-response.loss(r, e)), readings, eta)
-    variance = scale**2 * (DEGREES + ((measured - kept) / scale) ** 2) / (DEGREES + 1)
-    total = sum(row[:, None] * block * row[None, :] for row, block in zip(rows, prior, strict=True))
+    rows, variance = response.slopes(response.retained, readings, eta), _reweighted(measured - kept, scale)
     target = measured - kept + (rows * (eta - mean)).sum(0)
-    factor = cho_factor(total + np.diag(variance), lower=True)
+    factor = cho_factor(_explained(rows, prior) + np.diag(variance), lower=True)
     return Pooled(readings, spreads, rows, variance, cho_solve(factor, target))

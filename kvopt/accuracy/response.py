@@ -90,6 +90,11 @@ def loss(readings: Sequence[Reading], eta: np.ndarray) -> np.ndarray:
     return np.clip(keep_loss(key, eta, context), LEAST, MOST)
 
 
+def retained(readings: Sequence[Reading], eta: np.ndarray) -> np.ndarray:
+    """What every reading should have kept, exp(-L), (readings,)."""
+    return np.exp(-loss(readings, eta))
+
+
 def slopes(function: object, readings: Sequence[Reading], eta: np.ndarray) -> np.ndarray:
     """Derivatives of a function of (readings, eta) in each of the three parameters, (3, readings), by central differences."""
     step = 1e-4

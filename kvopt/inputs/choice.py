@@ -36,7 +36,7 @@ INTERACTIONS = Interactions(
     log_sd=np.float64(INTERACTION_LOG_SD),
     composed_log_sd=np.float64(0.0),
 )
-_FIELDS: dict[Dimension, tuple[str, ...]] = {
+FIELDS_OF: dict[Dimension, tuple[str, ...]] = {
     "layer": ("layer_keep",),
     "head": ("head_keep",),
     "token": ("token_keep",),
@@ -44,6 +44,7 @@ _FIELDS: dict[Dimension, tuple[str, ...]] = {
     "bits": ("key_bits", "value_bits"),
     "prefill": ("prefill_keep",),
 }
+"""Fields of a plan that a method of each dimension sets."""
 NO_KEEP_LOSS = KeepLoss(
     **dict.fromkeys(("amplitude", "floor", "log_sd", "log_sd_growth"), np.float64(0)), weight=np.float64(0.5), slope=np.float64(1)
 )
@@ -111,7 +112,7 @@ class MethodChoice(Frozen):
         high: dict[str, np.float64] = {}
         for dimension in DIMENSIONS:
             method = getattr(self, dimension)
-            for name in _FIELDS[dimension]:
+            for name in FIELDS_OF[dimension]:
                 if dimension == "bits":
                     bits = [getattr(entry, name) for entry in method.formats] if method else [FULL_BITS]
                     low[name], high[name] = np.float64(min(bits)), np.float64(max(bits))
@@ -136,7 +137,7 @@ class MethodChoice(Frozen):
         worst: Coverage = "interpolated"
         used = set()
         for method in self.methods:
-            fields = [np.asarray(getattr(plan, name), float) for name in _FIELDS[method.dimension]]
+            fields = [np.asarray(getattr(plan, name), float) for name in FIELDS_OF[method.dimension]]
             full = FULL_BITS if method.dimension == "bits" else 1.0
             values = np.ravel(sum(fields) / len(fields))
             if np.all(values == full):

@@ -6,7 +6,6 @@ Columns are those of `studies/evidence/accuracy.csv`; perplexities (`PPL:...`) a
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from statistics import NormalDist
 
 import numpy as np
@@ -39,7 +38,7 @@ def predict(rows: Sequence[Row], confidence: float, fitted: Mapping[str, Pooled]
         found.setdefault(one.dimension, []).append((row, one))
     for dimension, known in found.items():
         model = fitted[dimension] if fitted else posterior.load(dimension)
-        pairs = [(row, in_a_known_harness(model, one)) for row, one in known]
+        pairs = [(row, curves.in_a_known_harness(model, one)) for row, one in known]
         middle, quoted, lower, upper = retained(model, [one for _, one in pairs], confidence)
         for i, (row, one) in enumerate(pairs):
             value = middle[i] if confidence == 0.5 else quoted[i]
@@ -53,29 +52,10 @@ def retained(model: Pooled, readings: Sequence[Reading], confidence: float = 0.5
 
     The spread is on ln L, so that it closes where nothing is lost; a measurement's own noise is added to it.
     """
-    eta, spread = parameters(model, readings)
-    loss = response.loss(readings, eta)
+    found = model.predict(readings)
+    loss, spread = response.loss(readings, found.eta), np.sqrt(response.log_variance(readings, found.eta, found.covariance))
     lower, upper = interval(readings, loss, spread, noise(readings, model.spreads))
     return np.exp(-loss), np.exp(-loss * np.exp(NormalDist().inv_cdf(confidence) * spread)), lower, upper
-
-
-def in_a_known_harness(model: Pooled, one: Reading) -> Reading:
-    """The reading as plans are judged: run by whoever measured the method most, where nobody knows who ran it."""
-    if any(reading.source == one.source for reading in model.readings):
-        return one
-    usual = curves.usual_source(model, one)
-    return replace(one, source=usual) if usual else one
-
-
-def parameters(model: Pooled, readings: Sequence[Reading]) -> tuple[np.ndarray, np.ndarray]:
-    """Parameters of the readings' curves, (3, readings), and the spread of ln L where each was read, (readings,)."""
-    found = model.predict(readings)
-    return found.eta, log_spread(readings, found.eta, found.covariance)
-
-
-def log_spread(readings: Sequence[Reading], eta: np.ndarray, covariance: np.ndarray) -> np.ndarray:
-    """Standard deviation of ln L of every reading, (readings,)."""
-    return np.sqrt(response.log_variance(readings, eta, covariance))
 
 
 def interval(readings: Sequence[Reading], loss: np.ndarray, spread: np.ndarray, scale: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

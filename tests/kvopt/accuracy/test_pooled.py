@@ -82,9 +82,9 @@ def test_what_was_not_seen_is_wider(make: Make, model: Pooled) -> None:
 
 
 def test_parts_say_whose_the_spread_is(make: Make, model: Pooled) -> None:
-    known = model.predict([make(method="good", model=MODELS[0], key=0.25)]).parts
+    known = model.parts([make(method="good", model=MODELS[0], key=0.25)])
     for part, other in (("method", {"method": "new"}), ("model", {"model": "unknown"}), ("noise", {"source": "another lab"})):
-        found = model.predict([make(**{"method": "good", "model": MODELS[0], "key": 0.25, **other})]).parts
+        found = model.parts([make(**{"method": "good", "model": MODELS[0], "key": 0.25, **other})])
         assert found[part][0] > known[part][0]  # type: ignore[index]
 
 
