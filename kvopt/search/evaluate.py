@@ -8,12 +8,12 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from kvopt.search.lanes import BATCH, Lane, lane_system, plan_losses, settings
+from kvopt.search.lanes import BATCH, Lane, lane_sums, lane_system, plan_losses, settings
 from objectives import goals
 from objectives.accuracy.composition import retained, retained_at
 from objectives.goals import Targets
 from objectives.limits import constraints, violations
-from objectives.serving.session import Service, serve
+from objectives.serving.session import Service, serve_sums
 from objectives.types import Plan, Schedule, System
 
 GOALS = {
@@ -61,10 +61,13 @@ def evaluate(given: Given, lane: Lane, targets: Targets, x: Array) -> State:
     """
     plan, schedule = settings(lane, x, given.cap)
     system = lane_system(given.system, lane)
-    service = serve(system, plan, lane.effects, schedule)
-    loss = plan_losses(lane, plan)
+    service = serve_sums(system, lane_sums(system, lane, plan, schedule), lane.effects, schedule, lane.charged)
+    if lane.by_block is None:
+        loss, edge = plan_losses(lane, plan), plan_losses(lane, plan, targets.z)
+    else:
+        loss, edge = lane.by_block.middle, lane.by_block.edge
     kept = retained(loss, system.checkpoint.retained)
-    least = retained_at(loss, plan_losses(lane, plan, targets.z), system.checkpoint.retained)
+    least = retained_at(loss, edge, system.checkpoint.retained)
     values = {
         "sessions_per_gpu_hour": goals.sessions_per_gpu_hour(service),
         "users_per_gpu": goals.users_per_gpu(service, system.workload, targets),

@@ -22,6 +22,8 @@ from kvopt.problem import Problem, Weights
 from kvopt.search.deployments import Deployment, deployments, scaleup_bandwidth
 from objectives.accuracy.composition import Accuracy, Losses, Shares, losses
 from objectives.serving.concurrency import kv_pool_bytes
+from objectives.serving.folded import Folded, folded_sums
+from objectives.serving.session import Charged, Sums, sums
 from objectives.types import Checkpoint, Effects, Plan, Schedule, System, pytree, replace
 
 PLAN_FIELDS = ("layer_keep", "head_keep", "token_keep", "key_rank", "value_rank", "key_bits", "value_bits", "prefill_keep")
@@ -44,6 +46,15 @@ class ByHead:
 
 
 @pytree
+class ByBlock:
+    """A plan of layers and heads as a search adds it up (`objectives.serving.folded`), in the place of the compression settings."""
+
+    folded: Folded
+    middle: Losses  # at the median
+    edge: Losses  # at the confidence asked for
+
+
+@pytree
 class Lane:
     """One categorical choice as the mathematics takes it, and the box of the continuous settings."""
 
@@ -55,7 +66,9 @@ class Lane:
     scaleup_bandwidth: Array
     low: Array  # (fields,)
     high: Array  # (fields,)
-    by_head: ByHead | None = None  # a plan in which layers and heads differ
+    by_head: ByHead | None = None  # a plan in which layers and heads differ, setting by setting
+    by_block: ByBlock | None = None  # the same, added up
+    charged: Charged = Charged(np.inf, np.inf)  # less in a bound
 
 
 @dataclass(frozen=True)
@@ -94,6 +107,13 @@ def plan_losses(lane: Lane, plan: Plan, z: Array | float = 0.0) -> Losses:
     if lane.by_head is None:
         return losses(plan, lane.accuracy, z=z)
     return losses(replace(plan, **lane.by_head.kept), lane.accuracy, lane.by_head.shares, z)
+
+
+def lane_sums(system: System, lane: Lane, plan: Plan, schedule: Schedule) -> Sums:
+    """What a service knows of the plan of `settings`."""
+    if lane.by_block is None:
+        return sums(system, plan, lane.effects, schedule)
+    return folded_sums(system, lane.by_block.folded, lane.effects, schedule)
 
 
 def lane_system(system: System, lane: Lane) -> System:
@@ -184,6 +204,7 @@ def stacked(problem: Problem, chosen: Sequence[Choice]) -> Lane:
     by_method = {
         "effects": _stack([_effects(problem, method) for method in used]),
         "accuracy": _stack([method.accuracy(problem.asked) for method in used]),
+        "charged": Charged(np.full(len(used), np.inf), np.full(len(used), np.inf)),
         "low": np.array([[box[name][0] for name in FIELDS] for box in boxes]),
         "high": np.array([[box[name][1] for name in FIELDS] for box in boxes]),
     }

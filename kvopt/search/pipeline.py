@@ -77,6 +77,16 @@ def given(problem: Problem, objectives: Sequence[str]) -> Given:
     return Given(problem.system(), np.asarray(sequence_cap(problem)), given_active(objectives))
 
 
+def steering(problem: Problem, objectives: Sequence[str]) -> Given:
+    """What steers a search: a few atoms of the sessions in the place of all, and every number known.
+
+    An unknown price or link bears on no plan that is searched here; as a number it keeps every goal and gradient finite.
+    """
+    whole = given(problem, objectives)
+    known = jax.tree.map(lambda leaf: np.where(np.isnan(leaf), 1.0, leaf), whole.system.accelerator)
+    return whole._replace(system=replace(whole.system, workload=problem.few_sessions, accelerator=known))
+
+
 def scores(logs: np.ndarray, broken: np.ndarray, scalarisation: Scalarisation) -> np.ndarray:
     """One number a point `(scalarisations, points)`, less is better; a broken constraint is worse than any goal."""
     used = scalarisation.weights.any(axis=0)
@@ -132,9 +142,12 @@ class Space:
 
 def space(problem: Problem, choices: Sequence[Choice]) -> Space:
     """The search space of some choices."""
-    lanes = stacked(problem, choices)
-    lanes = replace(lanes, scaleup_bandwidth=np.where(np.isnan(lanes.scaleup_bandwidth), 1.0, lanes.scaleup_bandwidth))  # unknown: one rank each
-    return Space(tuple(choices), lanes, grid(problem, list(choices)))
+    return Space(tuple(choices), linked(stacked(problem, choices)), grid(problem, list(choices)))
+
+
+def linked(lanes: Lane) -> Lane:
+    """Lanes with a number for an unknown scale-up link: they have one rank each."""
+    return replace(lanes, scaleup_bandwidth=np.where(np.isnan(lanes.scaleup_bandwidth), 1.0, lanes.scaleup_bandwidth))
 
 
 class Search:
@@ -143,10 +156,7 @@ class Search:
     def __init__(self, problem: Problem, searched: Space, objectives: Sequence[str], seed: int, progress: Progress | None = None) -> None:
         self.problem, self.choices, self.objectives = problem, searched.choices, tuple(objectives)
         self.load = not {"ttft_s", "tpot_s"} & set(objectives)  # a latency objective trades against load; otherwise the largest load is best
-        whole = given(problem, objectives)
-        # an unknown price or link bears on no plan that is searched here; as a number it keeps every goal and gradient finite
-        known = jax.tree.map(lambda leaf: np.where(np.isnan(leaf), 1.0, leaf), whole.system.accelerator)
-        self.given = whole._replace(system=replace(whole.system, workload=problem.few_sessions, accelerator=known))
+        self.given = steering(problem, objectives)
         self.lanes, self.grid = searched.lanes, searched.grid
         self.rng = np.random.default_rng(seed)
         self.tally = Tally()

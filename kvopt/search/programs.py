@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from kvopt.search.batches import in_batches
+from kvopt.search.batches import rows as rows
 from kvopt.search.evaluate import GOALS, Given, State, evaluate, log_goal, saturate
 from kvopt.search.lagrangian import Scalarisation, improve
 from kvopt.search.lanes import Lane
@@ -63,18 +65,12 @@ def _improve(given: Given, lanes: Lane, targets: Targets, scalarisations: Scalar
 
 
 @partial(jax.jit, static_argnames=("load",))
-def _exact(given: Given, lanes: Lane, targets: Targets, x: Any, load: bool) -> tuple[Any, State]:
+def _exact(_: None, given: Given, lanes: Lane, targets: Targets, x: Any, load: bool) -> tuple[Any, State]:
     def one(own: Given, lane: Lane, target: Targets, settings: Any) -> tuple[Any, State]:
         best = saturate(own, lane, target, settings, steps=50) if load else settings
         return best, evaluate(own, lane, target, best)
 
     return jax.vmap(one)(given, lanes, targets, x)
-
-
-def rows(tree: Any, start: int, stop: int, size: int) -> Any:
-    """Rows of stacked pytrees, filled up to `size` with copies of the last."""
-    index = np.minimum(np.arange(start, start + size), stop - 1)
-    return jax.tree.map(lambda leaf: np.asarray(leaf)[index], tree)
 
 
 def _single(tree: Any) -> Any:
@@ -83,21 +79,13 @@ def _single(tree: Any) -> Any:
 
 def measure(given: Given, lanes: Lane, targets: Targets, x: np.ndarray, load: bool = True) -> Points:
     """Points in single precision; with `load`, at the largest load that each carries. Lanes, targets and settings have the points' axis."""
-    count, size = len(x), MEASURED
-    parts = []
-    shared, rest = _single(given), _single((lanes, targets, x))
-    for start in range(0, count, size):
-        made = compiled(_measure, "load")(shared, *rows(rest, start, count, size), load=load)
-        parts.append([np.asarray(leaf, np.float64)[: count - start] for leaf in made])
-    return Points(*(np.concatenate([part[i] for part in parts]) for i in range(3)))
+    return Points(*in_batches(compiled(_measure, "load"), _single(given), _single((lanes, targets, x)), MEASURED, {"load": load}))
 
 
 def climb(given: Given, lanes: Lane, targets: Targets, scalarisations: Scalarisation, x: np.ndarray) -> np.ndarray:
     """The augmented Lagrangian from every start `(points, fields)`, single precision."""
-    count, size = len(x), CLIMBED
-    shared, rest = _single(given), _single((lanes, targets, scalarisations, x))
-    parts = [np.asarray(compiled(_improve)(shared, *rows(rest, start, count, size)), np.float64)[: count - start] for start in range(0, count, size)]
-    return np.concatenate(parts)
+    found: np.ndarray = in_batches(compiled(_improve), _single(given), _single((lanes, targets, scalarisations, x)), CLIMBED)
+    return found
 
 
 def repeat(tree: Any, count: int) -> Any:
@@ -114,12 +102,6 @@ def stack(trees: Sequence[Any], axis: int | None = None) -> Any:
 
 def exact(given: list[Given], lanes: Lane, targets: Targets, x: np.ndarray, load: bool = True) -> tuple[np.ndarray, list[State]]:
     """Points in double precision with all that is known of them, each with what is given to it: (settings, states)."""
-    count = len(x)
-    settings, states = [], []
-    stacked = stack(given)
     with jax.enable_x64(True):
-        for start in range(0, count, EXACT):
-            best, state = jax.device_get(_exact(*rows((stacked, lanes, targets, x), start, count, EXACT), load=load))
-            settings.append(best[: count - start])
-            states += [jax.tree.map(lambda leaf, i=i: leaf[i], state) for i in range(min(EXACT, count - start))]
-    return np.concatenate(settings), states
+        settings, state = in_batches(_exact, None, (stack(given), lanes, targets, x), EXACT, {"load": load})
+    return settings, [jax.tree.map(lambda leaf, i=i: leaf[i], state) for i in range(len(x))]

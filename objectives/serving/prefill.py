@@ -41,18 +41,26 @@ class PromptShares(NamedTuple):
     attention: Array  # (layers, 1) of attention
 
 
-def prompt_shares(architecture: Architecture, plan: Plan, effects: Effects) -> PromptShares:
-    """What is left of a prompt's work: a layer or token that is not computed leaves out its linear work too, a streaming head only attention."""
+def left_of_work(plan: Plan, effects: Effects) -> tuple[Array, Array]:
+    """What is left of a prompt's work where the plan says so, in its shape: (linear layers, attention).
+
+    A layer or token that is not computed leaves out its linear work too, a streaming head only attention.
+    """
     layers = kept(plan.layer_keep, effects.layer, "prefill")
     tokens = kept(plan.token_keep, effects.token, "prefill")
-    attention = layers * tokens**2 * kept(plan.head_keep, effects.head, "prefill") * plan.prefill_keep
     again = 1 + effects.extra_prefill
-    if max(layers.ndim, tokens.ndim, attention.ndim) == 0:
-        return PromptShares(layers * tokens * again, attention * again)
+    return layers * tokens * again, layers * tokens**2 * kept(plan.head_keep, effects.head, "prefill") * plan.prefill_keep * again
+
+
+def prompt_shares(architecture: Architecture, plan: Plan, effects: Effects) -> PromptShares:
+    """What is left of a prompt's work, layer by layer."""
+    linear, attention = left_of_work(plan, effects)
+    if max(linear.ndim, attention.ndim) == 0:
+        return PromptShares(linear, attention)
     heads = architecture.head_count / jnp.maximum(jnp.sum(architecture.head_count, axis=-1, keepdims=True), 1)
-    by_layer = jnp.mean(layers * tokens * jnp.ones_like(architecture.head_count), axis=-1, keepdims=True)
+    by_layer = jnp.mean(linear * jnp.ones_like(architecture.head_count), axis=-1, keepdims=True)
     linear = jnp.sum(architecture.layer_count * by_layer) / jnp.sum(architecture.layer_count)
-    return PromptShares(linear * again, jnp.sum(heads * attention, axis=-1, keepdims=True) * again)
+    return PromptShares(linear, jnp.sum(heads * attention, axis=-1, keepdims=True))
 
 
 def prompt_flop(architecture: Architecture, shares: PromptShares, cached: Array, new: Array) -> tuple[Array, Array]:

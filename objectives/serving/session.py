@@ -79,6 +79,7 @@ class Sums(NamedTuple):
     stored: Cache  # over the group, copies included
     filling: Cache  # the same while the prompt is prefilled
     moved: Cache  # each byte once
+    reads: decode.Reads
 
 
 def prefix_hits(workload: Workload, tokens_held: Array | float) -> Array:
@@ -134,6 +135,7 @@ def sums(system: System, plan: Plan, effects: Effects, schedule: Schedule) -> Su
         stored=cache(arch, plan, effects, "stored", schedule),
         filling=cache(arch, while_prefilling(plan, effects), effects, "stored", schedule),
         moved=cache(arch, plan, effects, "moved"),
+        reads=decode.reads(arch, plan, effects, schedule),
     )
 
 
@@ -150,16 +152,30 @@ def chunked(arch: Architecture, effects: Effects, have: Sums, chunk: Array, prom
 
 def serve(system: System, plan: Plan, effects: Effects, schedule: Schedule) -> Service:
     """The state of a deployment that keeps `schedule.batch` decodes in flight on every decoding group."""
+    return serve_sums(system, sums(system, plan, effects, schedule), effects, schedule)
+
+
+class Charged(NamedTuple):
+    """The most that memory is charged for, where a bound asks what could be gained: what stays in HBM of idle caches, and of shared prefixes. inf: all."""
+
+    idle_resident: Array | float
+    prefix_cache_tokens: Array | float
+
+
+def serve_sums(system: System, have: Sums, effects: Effects, schedule: Schedule, charged: Charged | None = None) -> Service:
+    """The same from the sums of a plan: all that a service knows of it.
+
+    With `charged`, memory is taken as if no more than that stayed in it, while the work is that of `schedule`: no schedule between the two has a higher rate.
+    """
     # an unknown host link as next to none: it changes nothing where nothing is parked, and lets nothing be parked
     host = system.accelerator.host_bandwidth
     system = replace(system, accelerator=replace(system.accelerator, host_bandwidth=jnp.where(jnp.isnan(host), 1.0, host)))
     arch, w, s = system.architecture, system.workload, schedule
-    have = sums(system, plan, effects, s)
     hits = prefix_hits(w, s.prefix_cache_tokens)
     first, follow_up, recompute = prompts(w, s, hits * w.shared_prefix)
     answered = jnp.sum(w.weight * w.turns * w.answer)  # tokens decoded per session
     batch, chunk = jnp.asarray(s.batch), jnp.asarray(s.chunk)
-    kv_s = jnp.sum(w.weight * w.turns * w.answer * decode.kv_step_s(arch, plan, effects, s, have.costs, decode_context(w))) / answered
+    kv_s = jnp.sum(w.weight * w.turns * w.answer * decode.reading_s(arch, effects, have.reads, have.costs, decode_context(w))) / answered
 
     # separate prefill groups take prompts and recomputed contexts; a follow-up's few tokens stay where its cache is
     split = jnp.where(jnp.asarray(s.prefill_groups) > 0, 1.0, 0.0)
@@ -226,7 +242,7 @@ def serve(system: System, plan: Plan, effects: Effects, schedule: Schedule) -> S
     later_s = wait_s + (questions_s + recomputed_s + jnp.sum(resumes * fetch_s)) / jnp.maximum(follow_ups, 1e-9) + system.efficiency.server_s
     first_s = prompt_run.service_s * (1 + filled / prompt_run.steps) + handover_s + system.efficiency.server_s
     used, peak = held(
-        arch, w, effects, s, have, hits, rate, (prompt_run.service_s, recompute_run.service_s, switch_s), wait_s + question_run.service_s
+        arch, w, effects, s, have, hits, rate, (prompt_run.service_s, recompute_run.service_s, switch_s), wait_s + question_run.service_s, charged
     )
     thinking = jnp.sum(w.weight * (w.turns - 1) * w.think_s) * rate
     return Service(
@@ -267,6 +283,7 @@ def held(
     rate: Array,
     times_s: tuple[Array, Array, Array],
     asked_s: Array,
+    charged: Charged | None,
 ) -> tuple[Array, Array]:
     """[bytes] of cache on one slot: (mean over time, what the longest session needs at its largest).
 
@@ -288,8 +305,10 @@ def held(
     filling = session_bytes(arch, effects, have.filling, w.prompt + w.question)
     refilling = session_bytes(arch, effects, have.filling, returned + w.question)
     prefilling = first_s * (filling - shared) + (w.turns - 1) * dropped * recompute_s * (refilling - shared)
-    idle = ((w.turns - 1) * (w.think_s + asked_s) * schedule.idle_resident + resumes * switch_s) * (size(returned) - shared)
-    prefixes = size(jnp.asarray(schedule.prefix_cache_tokens)) - have.stored.state_bytes
+    most = charged or Charged(jnp.inf, jnp.inf)
+    staying = jnp.minimum(schedule.idle_resident, most.idle_resident)
+    idle = ((w.turns - 1) * (w.think_s + asked_s) * staying + resumes * switch_s) * (size(returned) - shared)
+    prefixes = size(jnp.minimum(schedule.prefix_cache_tokens, most.prefix_cache_tokens)) - have.stored.state_bytes
     longest = jnp.maximum(size(w.prompt + w.turns * (w.question + w.answer)), filling)
     return decoding + rate * jnp.sum(w.weight * (prefilling + idle)) + prefixes, jnp.max(longest)
 

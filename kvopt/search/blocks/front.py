@@ -1,0 +1,155 @@
+"""A front of plans by block: accuracy against throughput, one plan a level of loss, with the schedule searched over what the plans add up to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from kvopt.problem import Problem
+from kvopt.search import programs
+from kvopt.search.blocks.exchange import exchange
+from kvopt.search.blocks.layout import Layout, Width, layout
+from kvopt.search.blocks.plan import by_block, lower_end
+from kvopt.search.blocks.sequence import Prices, sequence
+from kvopt.search.blocks.values import PARTS, Values, values
+from kvopt.search.evaluate import GOALS
+from kvopt.search.lanes import FIELDS, PLAN_FIELDS, Choice, stacked
+from kvopt.search.pipeline import FINEST_LOSS, linked, steering
+from kvopt.search.schedules import Plans, Schedules
+from objectives.serving.folded import Folded
+
+ROUNDS = 2  # of prices, each from the plans of the one before
+ANCHORS = 9  # plans along the front whose prices are used for those near them
+MOVED = 0.05  # relative move of a sum by which its price is measured
+HELD = ("stored", "filling", "moved", "read", "attended", "scored", "attention", "linear")
+
+
+@dataclass(frozen=True)
+class BlockPlans:
+    """Plans by block with their schedules, one row a plan, by rising loss."""
+
+    picks: np.ndarray  # (plans, blocks)
+    lane: np.ndarray  # (plans,) which choice
+    x: np.ndarray  # (plans, fields)
+    logs: np.ndarray  # (plans, goals)
+    broken: np.ndarray  # (plans, constraints)
+    budget: np.ndarray  # (plans,) log loss that each was allowed
+
+
+class BlockSearch:
+    """One problem, one choice of methods, every grouping: plans in which each layer or head has its own setting."""
+
+    def __init__(self, problem: Problem, choices: Sequence[Choice], width: Width, goal: str = "sessions_per_gpu_hour") -> None:
+        self.problem, self.choices = problem, tuple(choices)
+        self.methods = choices[0].methods
+        self.blocks: Layout = layout(problem, width)
+        self.values: Values = values(problem, self.methods, self.blocks)
+        self.edges = self.methods.bits.edge_layers_16bit if self.methods.bits else 0
+        own = steering(problem, ())
+        self.given = own._replace(system=_with(own.system, self.blocks))
+        self.lanes = linked(stacked(problem, self.choices))
+        self.schedules = Schedules(problem, self.given, self.lanes, list(GOALS).index(goal))
+        self.retained = -np.log(np.array([choice.weights.retained for choice in self.choices]))
+
+    def prices(self) -> Prices:
+        """To begin with: every byte alike, wherever it is held, read or moved; the loss at the median."""
+        whole = np.maximum(self.values.base.sum(axis=(0, 1)), 1e-300)
+        parts = np.array([1 / whole[i] if name in ("stored", "filling", "moved", "read") else 0.0 for i, name in enumerate(Folded._fields)])
+        ones, zeros = np.ones(len(PARTS)), np.zeros(len(PARTS))
+        return Prices(np.broadcast_to(parts, (self.blocks.cells[0], len(parts))), np.ones(self.blocks.cells[1]), ones, zeros)
+
+    def plans(self, picks: np.ndarray) -> Plans:
+        """Plans ready to be scheduled: `(plans, blocks)` values, folded. Settings are the means over the blocks, for what reads them."""
+        x = np.ones((len(picks), len(FIELDS)))
+        mean = self.values.settings[picks].mean(axis=1)
+        for i, name in enumerate(("token_keep", "key_rank", "value_rank", "key_bits", "value_bits")):
+            x[:, FIELDS.index(name)] = mean[:, i]
+        return Plans(x, by_block(self.blocks, self.values, picks))
+
+    def most_loss(self, floor: float) -> float:
+        """The log loss at the median at which the lower end meets the floor, along the first prices."""
+        found = sequence(self.blocks, self.values, self.prices(), self.edges)
+        meets = np.flatnonzero(lower_end(found.middle, found.edge) <= -np.log(floor) - self.retained.min())
+        return float(found.loss[meets[-1]]) if len(meets) else 0.0
+
+    def at(self, budgets: np.ndarray, prices: Sequence[Prices]) -> np.ndarray:
+        """The plan of each budget of loss under its prices: `(budgets, blocks)`."""
+        made: dict[int, object] = {}
+        picks = np.zeros((len(budgets), len(self.blocks.row)), int)
+        for row, (budget, price) in enumerate(zip(budgets, prices, strict=True)):
+            if id(price) not in made:
+                made[id(price)] = sequence(self.blocks, self.values, price, self.edges)
+            steps = made[id(price)]
+            last = int(np.searchsorted(steps.loss, budget * (1 + 1e-12), side="right")) - 1  # type: ignore[attr-defined]
+            picks[row] = exchange(self.blocks, self.values, price, steps.picks(max(last, 0)), budget, self.edges)  # type: ignore[attr-defined]
+        return picks
+
+    def front(self, count: int, floor: float) -> BlockPlans:
+        """Plans at `count` levels of loss down to an accuracy of `floor` at the lower end."""
+        most = self.most_loss(floor)
+        budgets = np.concatenate([[0.0], np.geomspace(min(FINEST_LOSS, most / 2), most, count - 1)])
+        anchors = np.unique(np.linspace(0, count - 1, ANCHORS).astype(int))
+        price = [self.prices()] * count
+        found: BlockPlans | None = None
+        for _ in range(ROUNDS):
+            found = self.scheduled(self.at(budgets, price), budgets, anchors)
+            at_anchor = self.marginal(found, anchors)
+            near = np.abs(np.arange(count)[:, None] - anchors[None]).argmin(axis=1)
+            price = [at_anchor[k] for k in near]
+        assert found is not None
+        last = self.scheduled(self.at(budgets, price), budgets, anchors)
+        return better(found, last, self.schedules.goal)
+
+    def scheduled(self, picks: np.ndarray, budgets: np.ndarray, anchors: np.ndarray) -> BlockPlans:
+        """Plans with their best schedules."""
+        got = self.schedules.best(self.plans(picks), anchors)
+        return BlockPlans(picks, got.lane, got.x, got.logs, got.broken, budgets)
+
+    def marginal(self, found: BlockPlans, rows: np.ndarray) -> list[Prices]:
+        """Prices at some plans: how much the goal falls when a sum grows by a little, per unit of the sum, the load solved again."""
+        kinds, many = self.blocks.cells[0], len(Folded._fields)
+        plans = self.plans(found.picks[rows])
+        moves = np.ones((kinds * many + 1, kinds, many))
+        for place in range(kinds * many):
+            moves[place, place // many, place % many] += MOVED
+        count = len(moves)
+        repeated = plans.rows(np.repeat(np.arange(len(rows)), count))
+        assert repeated.by_block is not None
+        factor = np.tile(moves, (len(rows), 1, 1))
+        folded = Folded(*(leaf * factor[:, :, None, i] for i, leaf in enumerate(repeated.by_block.folded)))
+        moved = Plans(repeated.x, _folded(repeated.by_block, folded))
+        lane = np.repeat(found.lane[rows], count)
+        points = self.schedules.measure(moved, np.arange(len(lane)), lane, np.repeat(found.x[rows], count, axis=0))
+        goal = points.logs[:, self.schedules.goal].reshape(len(rows), count)
+        sums = np.stack([np.asarray(leaf).sum(axis=-1) for leaf in plans.by_block.folded], axis=-1)  # type: ignore[union-attr]
+        rise = (goal[:, :-1] - goal[:, -1:]).reshape(len(rows), kinds, many) / MOVED
+        per_unit = np.maximum(np.nan_to_num(rise), 0.0) / np.maximum(sums, 1e-300)
+        first = self.prices()
+        tiny = 1e-4 * first.parts * max(float((per_unit * sums).sum(axis=(1, 2)).max()), 1e-9)  # what is free is still not wasted
+        return [Prices(line + tiny, first.heads, first.middle, first.edge) for line in per_unit]
+
+
+def better(one: BlockPlans, other: BlockPlans, goal: int) -> BlockPlans:
+    """Of two plans for each budget the one that serves more."""
+
+    def score(found: BlockPlans) -> np.ndarray:
+        worst = np.maximum(found.broken, 0).sum(axis=1)
+        return np.where(worst > 0, 1e3 + worst, found.logs[:, goal])
+
+    pick = score(other) < score(one)
+    parts = [(getattr(one, name), getattr(other, name)) for name in ("picks", "lane", "x", "logs", "broken", "budget")]
+    return BlockPlans(*(np.where(pick.reshape(-1, *[1] * (a.ndim - 1)), b, a) for a, b in parts))
+
+
+def _with(system: object, blocks: Layout) -> object:
+    from objectives.types import replace
+
+    return replace(system, architecture=blocks.folded)
+
+
+def _folded(whole: object, folded: Folded) -> object:
+    from objectives.types import replace
+
+    return replace(whole, folded=folded)
