@@ -109,17 +109,22 @@ def _judged(logs: np.ndarray, broken: np.ndarray, slack: float) -> np.ndarray:
     return np.where(fails, np.inf, np.nan_to_num(logs, nan=-np.inf, posinf=np.inf))
 
 
-def bound(covered: Covered, boxes: Boxes, incumbent: np.ndarray) -> np.ndarray:
-    """For each row of plans the least log goal that any schedule in the boxes can have, in double precision; never above `incumbent` `(plans,)`, the best known.
+def bound(covered: Covered, boxes: Boxes, incumbent: np.ndarray, group: np.ndarray) -> np.ndarray:
+    """For each group of plans the least log goal that any schedule in the boxes can have, in double precision: never above `incumbent` `(groups,)`.
 
-    Boxes that cannot beat the incumbent are dropped; those that could by more than `CLOSE` are halved, as long as `MOST` allows.
+    `group` `(plans,)` says which incumbent, the best known, a plan has to beat. Boxes that cannot are dropped; those that could by more than `CLOSE` are
+    halved, as long as `MOST` allows.
     """
+
+    def known(part: Boxes) -> np.ndarray:
+        return incumbent[group[part.plan]]
+
     value = covered.values(boxes)
     kept: list[tuple[Boxes, np.ndarray]] = []
     for _ in range(ROUNDS):
-        boxes, value = _chosen(boxes, value, value < incumbent[boxes.plan] + SINGLE)
+        boxes, value = _chosen(boxes, value, value < known(boxes) + SINGLE)
         pointlike = (boxes.high - boxes.low).max(axis=1, initial=0) <= 0
-        close = (value > incumbent[boxes.plan] - CLOSE) | pointlike
+        close = (value > known(boxes) - CLOSE) | pointlike
         kept.append(_chosen(boxes, value, close))
         boxes, value = _chosen(boxes, value, ~close)
         if not len(value) or covered.evaluations > 25 * MOST:
@@ -129,11 +134,11 @@ def bound(covered: Covered, boxes: Boxes, incumbent: np.ndarray) -> np.ndarray:
     kept.append((boxes, value))
     boxes, value = boxes.joined([part for part, _ in kept]), np.concatenate([part for _, part in kept])
     least = np.full(len(incumbent), np.inf)
-    np.minimum.at(least, boxes.plan, value)
-    boxes, _ = _chosen(boxes, value, value <= least[boxes.plan] + 2 * SINGLE)  # single precision can have mistaken only these for each other
+    np.minimum.at(least, group[boxes.plan], value)
+    boxes, _ = _chosen(boxes, value, value <= least[group[boxes.plan]] + 2 * SINGLE)  # single precision can have mistaken only these for each other
     found = incumbent.copy()
     if len(boxes.plan):
-        np.minimum.at(found, boxes.plan, covered.exactly(boxes))
+        np.minimum.at(found, group[boxes.plan], covered.exactly(boxes))
     return found
 
 

@@ -78,13 +78,15 @@ def given(problem: Problem, objectives: Sequence[str]) -> Given:
 
 
 def steering(problem: Problem, objectives: Sequence[str]) -> Given:
-    """What steers a search: a few atoms of the sessions in the place of all, and every number known.
+    """What steers a search: a few atoms of the sessions in the place of all, and every number known."""
+    whole = known(given(problem, objectives))
+    return whole._replace(system=replace(whole.system, workload=problem.few_sessions))
 
-    An unknown price or link bears on no plan that is searched here; as a number it keeps every goal and gradient finite.
-    """
-    whole = given(problem, objectives)
-    known = jax.tree.map(lambda leaf: np.where(np.isnan(leaf), 1.0, leaf), whole.system.accelerator)
-    return whole._replace(system=replace(whole.system, workload=problem.few_sessions, accelerator=known))
+
+def known(whole: Given) -> Given:
+    """The same with a number for an unknown price or link: it bears on no plan that is searched, and keeps every goal and gradient finite."""
+    accelerator = jax.tree.map(lambda leaf: np.where(np.isnan(leaf), 1.0, leaf), whole.system.accelerator)
+    return whole._replace(system=replace(whole.system, accelerator=accelerator))
 
 
 def scores(logs: np.ndarray, broken: np.ndarray, scalarisation: Scalarisation) -> np.ndarray:
@@ -283,11 +285,12 @@ class Search:
         seen = np.where(np.isfinite(feasible), feasible, np.nan) if len(feasible) else np.zeros((1, len(GOALS)))
         ideal, worst = (np.nan_to_num(edge(seen, axis=0)) for edge in (np.nanmin, np.nanmax))
         scalarisation = scalarise(self.objectives, fronts, ideal, worst, self.rng)
-        self.progress("climb", 0.0)
-        climbed = self.climb(screened, scalarisation)
         rank = scores(screened.logs, screened.broken, scalarisation)
         best = np.unique(np.concatenate([np.argsort(line, kind="stable")[: max(4, KEPT // len(rank))] for line in rank]))
-        both = [climbed, screened.best(best)]
+        both = [screened.best(best)]
+        if len(self.objectives) > 1:  # one objective: the exchange finds as much from what was screened
+            self.progress("climb", 0.0)
+            both.append(self.climb(screened, scalarisation))
         start = Found(*(np.concatenate([getattr(part, name) for part in both]) for name in ("choice", "x", "logs", "broken")))
         self.exchange(start, scalarisation)
         self.polish(scalarisation)
