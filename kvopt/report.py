@@ -18,6 +18,11 @@ from kvopt.wording import CONSTRAINTS, QUANTITIES, number
 WIDTH = 100  # columns of `text`
 LEVERS = "prefix reuse, sparse prefill, layer skipping or separate prefill accelerators"
 LEDGER = {"usable": "for the engine", "weights": "weights", "reserve": "engine's reserve", "caches": "caches in use", "left": "left for caches"}
+PRICES = (
+    "Less, more: percent of sessions per GPU-hour for one percent less or more of the input. The plan stays, its load and what stays in HBM are solved again; "
+    "for the accuracy floor plans are searched again. Two numbers are what the derivative says and what 10 % (or the whole unit) does, where they differ by "
+    "more than a fifth. A looser target also counts as more users by itself: sessions may last longer."
+)
 USERS = (
     "Users: sessions that one GPU carries when each just meets its targets, think time included. "
     "Requests in flight: answers in prefill or decoding at one moment, on all GPUs; users who think are not among them."
@@ -70,11 +75,18 @@ def show(result: Result, console: Console) -> None:
         console.print(tables.constraints(answer["constraints"], scenario))
     if result.kind == "sensitivity" and result.data.get("elasticities"):
         console.print(tables.elasticities(result.data["elasticities"]))
-        _line(console, "Percent of sessions per GPU-hour for one percent less or more of the input; the plan stays, its load is solved again.", "dim")
+        _line(console, PRICES, "dim")
     if answer.get("engines"):
         console.print(tables.engines(answer["engines"]))
     if result.data.get("points"):
         console.print(tables.front(result.data, scenario))
+    if result.data.get("chance"):
+        from kvopt.chances import lines
+
+        for line in lines(result.data["chance"]):
+            _line(console, line)
+    for line in _outcomes((result.data.get("search") or {}).get("outcomes")):
+        _line(console, line)
     _line(console, f"\n{USERS}", "dim")
     _effort(result.data.get("search"), console)
 
@@ -191,6 +203,20 @@ def memory(point: dict[str, Any]) -> dict[str, float | None]:
     sizes = {name: None if size is None else size / spread_over[name] for name, size in total.items()}
     pool, used = metrics["kv_pool_bytes"], metrics["memory_used_bytes"]
     return {**sizes, "left": None if pool is None or used is None else (pool - used) / plan["tp"]}
+
+
+def _outcomes(found: dict[str, Any] | None) -> list[str]:
+    """Which choices of a search are infeasible whatever their settings, and why; nothing where none is."""
+    if not found or not found["by_code"]:
+        return []
+    said = []
+    for row in found["by_code"]:
+        by = "" if row["least_excess_percent"] is None else f", by {number(row['least_excess_percent'])} % at least"
+        said.append(f"{row['count']:,} {row['message']}{by} ({row['change']})")
+    return [
+        f"\n{found['feasible']:,} of {found['lanes']:,} choices of grouping, weights and methods have feasible settings. Of the others, and what would do:",
+        f"{'; '.join(said)}.",
+    ]
 
 
 def _effort(search: dict[str, Any] | None, console: Console) -> None:

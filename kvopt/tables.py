@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from rich.table import Table
@@ -89,14 +89,28 @@ def _state(row: dict[str, Any]) -> str:
     return "binds" if row["slack"] <= BINDS * abs(row["limit"]) and row["value"] else ""
 
 
-def elasticities(found: dict[str, dict[str, float | None]]) -> Table:
-    """Percent of sessions per GPU-hour for one percent less or more of each input."""
-    table = _table("Elasticities", ["", "less", "more"])
+def elasticities(found: dict[str, dict[str, Any]]) -> Table:
+    """By input: percent of sessions per GPU-hour for one percent less or more of it, and what one more unit of it buys."""
+    table = _table("Elasticities and prices", ["", "less", "more", "one more", "users per GPU", "sessions per GPU-hour"], words=(0, 3))
     for name, sides in found.items():
-        table.add_row(
-            name.replace("_", " "), *(wording.said(lambda value: f"{round(value, 2) + 0.0:.2f}", sides[side]) for side in ("left", "right"))
-        )
+        unit = sides.get("per_unit") or {}
+        bought = [_between(unit, entry, _signed) if unit else "" for entry in ("users_per_gpu", "sessions_per_gpu_hour")]
+        table.add_row(name.replace("_", " "), *(_between(sides, side, _slope) for side in ("left", "right")), unit.get("unit", ""), *bought)
     return table
+
+
+def _between(entry: dict[str, Any], name: str, say: Callable[[float], str]) -> str:
+    """A number, or the two ends between which it lies where there is no one number."""
+    ends = entry.get(f"{name}_interval")
+    return f"{say(ends[0])} to {say(ends[1])}" if ends else wording.said(say, entry.get(name))
+
+
+def _slope(value: float) -> str:
+    return f"{round(value, 2) + 0.0:.2f}"
+
+
+def _signed(value: float) -> str:
+    return f"{'+' if value > 5e-4 else ''}{wording.number(value)}" if abs(value) > 5e-4 else "0"
 
 
 def front(data: dict[str, Any], scenario: dict[str, Any]) -> Table:
