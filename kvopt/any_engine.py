@@ -56,6 +56,15 @@ def ahead(found: Sequence[Answered], objective: str) -> Answered:
     return min(solved, key=lambda one: worth(one.solved.research, objective) if one.solved.research else 0.0, default=today(found, objective))
 
 
+def bound(found: Sequence[Answered], best: Answered) -> dict[str, float | None]:
+    """The most that any deployable plan can give within the model, on any engine that may run it: as `bound` of a result."""
+    bounds = [one.solved.bound.sessions_per_gpu_hour for one in found if one.solved.bound is not None]
+    if best.solved.answer is None or not bounds:
+        return {"sessions_per_gpu_hour": None, "gap_percent": None}
+    value = float(best.solved.answer.state.values["sessions_per_gpu_hour"])
+    return {"sessions_per_gpu_hour": max(bounds), "gap_percent": 100 * (max(bounds) / value - 1)}
+
+
 def of_plan(problem: Problem, plan: Mapping[str, Any]) -> Problem:
     """The problem on the engine that a plan names, where the scenario takes any."""
     return next((one for one in on_each_engine(problem) if one.engine.id == plan.get("engine")), problem)

@@ -10,7 +10,7 @@ from typing import Any
 import moocore
 import numpy as np
 
-from kvopt import any_engine, describe, named
+from kvopt import any_engine, chances, describe, named
 from kvopt.any_engine import Answered
 from kvopt.errors import BadInput, unknown
 from kvopt.head_plans import head_plan
@@ -23,11 +23,14 @@ from kvopt.problem import Problem, resolve
 from kvopt.realise import gap
 from kvopt.results import Result
 from kvopt.search import best as search
+from kvopt.search import outcome
 from kvopt.search.best import Point
-from kvopt.search.elasticity import elasticities
+from kvopt.search.blocks.answer import evaluated_on
+from kvopt.search.chance import require_draws
 from kvopt.search.evaluate import GOALS
 from kvopt.search.lanes import Choice, memory_left
 from kvopt.search.pipeline import Progress
+from kvopt.search.shadow_prices import accuracy_floor, elasticities
 from kvopt.search.solve import at_latencies, least_broken, vector
 
 LATENCIES = 6  # limits between the least latency found and the best plan's, at which a front against a latency is searched once more
@@ -89,15 +92,19 @@ def pareto(
     scenario: Scenario | None = None,
     objectives: Sequence[str] = OBJECTIVES,
     progress: Progress | None = None,
+    chance: int | None = None,
     **fields: Any,
 ) -> Result:
     """The front over two or three objectives, of plans that the engine can run today and of research plans, with the best plan of each.
 
     A front over accuracy goes below the floor, down to half: the floor is the person's choice to make on it. Where any engine may run the answer, each front is
-    that of the engine whose best plan it holds. Raises `BadInput`.
+    that of the engine whose best plan it holds. `chance`: draws of the fitted quantities in which all limits must hold together, as `kvopt.chances` adds them.
+    Raises `BadInput`.
     """
     problem = _problem(scenario, fields)
     _check(problem, objectives, fewest=2)
+    if chance is not None:
+        require_draws(chance)
     report = progress or (lambda phase, share: None)
     started = time.perf_counter()
     best_objective = objectives[0] if objectives[0] in ("sessions_per_gpu_hour", "users_per_gpu", "output_tokens_per_gpu_s") else OBJECTIVES[0]
@@ -132,11 +139,18 @@ def pareto(
     ours = {id(point) for point in today}  # plans of today can lie on the front of research too
     rows = describe.describe_each([(lowered if id(point) in ours else open_lowered, point) for point in (*today, *later)])
     data["points"] = [{"front": "deployable" if index < len(today) else "research", **row} for index, row in enumerate(rows)]
+    if chance is not None:
+        fronts = [
+            chances.Searched("deployable", ready.problem, today, candidates.choices, found),
+            chances.Searched("research", ahead.problem, later, wide.choices, open_found),
+        ]
+        data["chance"] = chances.added(data["points"], fronts, solved.answer, chance)
     data["hypervolume"], data["reference_point"] = hypervolume([search.goal_values(point) for point in (*today, *later)], objectives)
     data["search"] = {
         "seconds": time.perf_counter() - started,
         "compile_seconds": answer.data["search"]["compile_seconds"],
         "evaluations": tally.evaluations + open_tally.evaluations + answer.data["search"]["evaluations"],
+        "outcomes": answer.data["search"]["outcomes"],
     }
     if not answer.feasible:
         data["infeasible"] = answer.data["infeasible"]
@@ -144,8 +158,15 @@ def pareto(
 
 
 def sensitivity(scenario: Scenario | None = None, progress: Progress | None = None, **fields: Any) -> Result:
-    """How the best deployable plan answers to each input, a step of ten percent either way, its load solved again."""
-    answer = optimize(scenario, progress=progress, **fields)
+    """What a little more of each input is worth to the best deployable plan, and of the accuracy floor, for which plans are searched again."""
+    problem, objective = _problem(scenario, fields), OBJECTIVES[0]
+    _check(problem, [objective])
+    report = progress or (lambda phase, share: None)
+    found = any_engine.solve_each(problem, objective, report)
+    report("elasticities", 0.9)
+    answer, best = _answer(found, objective), any_engine.today(found, objective)
+    if best.solved.answer is not None and best.solved.candidates is not None:
+        answer.data["elasticities"]["accuracy_floor"] = accuracy_floor(best.problem, best.solved.answer, best.solved.candidates)
     return Result("sensitivity", answer.data, answer.warnings, answer.feasible)
 
 
@@ -154,6 +175,7 @@ def evaluate(plan: dict[str, Any], scenario: Scenario | None = None, **fields: A
     problem = _problem(scenario, fields)
     problem = any_engine.of_plan(problem, plan)
     choice, x = named.restored(problem, plan)
+    problem = evaluated_on(problem, choice)
     _, states = assess(problem, [choice], x[None], load=False)
     point = Point(choice, x, states[0])
     data = {"scenario": describe.scenario(problem), **describe.describe(problem, point), "heads": summary(problem, point)}
@@ -185,8 +207,8 @@ def _problem(scenario: Scenario | None, fields: dict[str, Any]) -> Problem:
 
 def _check(problem: Problem, objectives: Sequence[str], fewest: int = 1) -> None:
     problem.require_known()
-    if problem.scenario.head_scores is not None:
-        raise BadInput("head_scores", problem.scenario.head_scores, "analyze and simulate take it; no search does yet")
+    if problem.scenario.head_scores is not None and problem.scenario.per == "model":
+        raise BadInput("head_scores", problem.scenario.head_scores, "a search takes it with --per layer or --per head")
     for name in objectives:
         if name not in GOALS:
             raise unknown("objective", name, GOALS)
@@ -216,16 +238,17 @@ def _answer(found: Sequence[Answered], objective: str) -> Result:
         return result
     closest = least_broken(problem, solved.candidates.choices) if solved.answer is None else None
     bare = solved.baseline or least_broken(problem, solved.plain or solved.candidates.choices)
-    rows = describe.describe_all(problem, [point for point in (solved.answer or closest, bare) if point is not None])
+    shown = [point for point in (solved.answer or closest, bare) if point is not None]
+    rows = describe.describe_each([(evaluated_on(problem, point.choice), point) for point in shown])
     data: dict[str, Any] = {
         "scenario": {**describe.scenario(problem), "objective": objective},
         **rows[0],
         "baseline": rows[1]["metrics"],
         "baseline_plan": rows[1]["plan"],
-        "research": describe.describe(ahead.problem, research) if research else {"plan": None, "metrics": None},
-        "bound": {"sessions_per_gpu_hour": None, "gap_percent": None},
-        "elasticities": elasticities(problem, solved.answer) if solved.answer else {},
-        "search": any_engine.effort(found),
+        "research": describe.describe(evaluated_on(ahead.problem, research.choice), research) if research else {"plan": None, "metrics": None},
+        "bound": any_engine.bound(found, best),
+        "elasticities": elasticities(evaluated_on(problem, solved.answer.choice), solved.answer) if solved.answer else {},
+        "search": {**any_engine.effort(found), "outcomes": outcome.summary(problem, solved.candidates.choices)},
         **any_engine.table(found),
     }
     if closest is not None:
@@ -248,7 +271,7 @@ def _does_not_fit(problem: Problem, kind: str, choice: Choice, fixed: dict[str, 
             "gap": gap(data),
             "bound": {"sessions_per_gpu_hour": None, "gap_percent": None},
             "elasticities": {},
-            "search": {"seconds": 0.0, "compile_seconds": 0.0, "evaluations": 0},
+            "search": {"seconds": 0.0, "compile_seconds": 0.0, "evaluations": 0, "outcomes": outcome.summary(problem, ())},
         }
     return Result(kind, data, problem.warnings, False)
 

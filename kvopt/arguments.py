@@ -62,6 +62,7 @@ def parser() -> Parser:
     study.add_argument("action", choices=("list", "run"))
     study.add_argument("name", nargs="?", help="a study's name, or a YAML file with study: NAME and its options")
     study.add_argument("--out", help="folder for the results")
+    study.add_argument("--distributed", action="store_true", help="share the work with the other processes of this job (Slurm, MPI, Kubernetes, ...)")
     study.add_argument("--json", action="store_true")
     cache = verbs.add_parser("cache", help=VERBS["cache"], allow_abbrev=False)
     cache.add_argument("action", choices=("clear",))
@@ -87,6 +88,9 @@ def _question(verb: argparse.ArgumentParser, name: str) -> None:
             default="sessions_per_gpu_hour,accuracy_retained",
             metavar="X,Y",
             help="two or three (default sessions_per_gpu_hour,accuracy_retained)",
+        )
+        verb.add_argument(
+            "--chance", metavar="DRAWS", type=int, help="draws of the fitted quantities in which all limits must hold together, e.g. 256"
         )
     verb.add_argument("--config", metavar="FILE.yaml", help="fields of the scenario; the command line goes before it")
     verb.add_argument("--out", metavar="DIR", help="folder for the results")

@@ -47,8 +47,9 @@ def _run(asked: Any) -> int:
     if asked.verb == "catalog":
         return _catalog(asked)
     if asked.verb == "cache":
-        shutil.rmtree(cache_folder(), ignore_errors=True)
-        print(f"cleared {cache_folder()}")
+        for folder in (cache_folder(), programs_folder()):
+            shutil.rmtree(folder, ignore_errors=True)
+        print(f"cleared {cache_folder().parent}")
         return 0
     if asked.verb == "validate":
         return _validate(asked)
@@ -64,20 +65,28 @@ def _run(asked: Any) -> int:
 
 
 def cache_folder() -> Path:
-    """Where compiled programs are kept between runs: `KVOPT_CACHE`, or the user's cache folder."""
+    """Where JAX keeps what it has compiled between runs: in `KVOPT_CACHE`, or the user's cache folder."""
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(os.environ.get("KVOPT_CACHE") or Path(home) / "kvopt") / "xla"
 
 
+def programs_folder() -> Path:
+    """Where the programs of searches are kept whole (`kvopt.kept_programs`), beside JAX's."""
+    return cache_folder().parent / "programs"
+
+
 def keep_compiled() -> None:
-    """Tells JAX to keep compiled programs on disk: the command line's choice, never the library's."""
+    """Tells JAX and the searches to keep compiled programs on disk: the command line's choice, never the library's."""
     import jax
+
+    from kvopt.kept_programs import keep_in
 
     with contextlib.suppress(OSError):
         cache_folder().mkdir(parents=True, exist_ok=True)
         jax.config.update("jax_compilation_cache_dir", str(cache_folder()))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
         jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
+        keep_in(programs_folder())
 
 
 @contextlib.contextmanager
@@ -103,7 +112,7 @@ def _question(asked: Any) -> int:
         elif asked.verb == "optimize":
             result = api.optimize(scenario, objective=asked.objective, verify=asked.verify, progress=progress)
         elif asked.verb == "pareto":
-            result = api.pareto(scenario, objectives=[name.strip() for name in asked.objectives.split(",")], progress=progress)
+            result = api.pareto(scenario, [name.strip() for name in asked.objectives.split(",")], progress, asked.chance)
         elif asked.verb == "simulate":
             from kvopt.results import load
             from kvopt.simulation.verb import simulate
@@ -269,7 +278,9 @@ def _study(asked: Any) -> int:
     if not asked.name:
         raise BadInput("study", "run", f"needs a name ({', '.join(study.names())}) or a YAML file")
     folder = None if asked.out is None else _out(asked)
-    result = study.run(asked.name, out=folder)
+    result = study.run(asked.name, out=folder, distributed=asked.distributed)
+    if result is None:  # the process that leads says what all have found
+        return 0
     if asked.json:
         print(result.to_json())
     else:

@@ -71,7 +71,7 @@ def describe_each(found: Sequence[tuple[Problem, Point]]) -> list[dict[str, Any]
 def evidence(problem: Problem, point: Point) -> str:
     """Whether the plan's accuracy lies inside what was measured: interpolated, extrapolated or none."""
     values = dict(zip(FIELDS, point.x, strict=True))
-    heads = point.choice.heads
-    tables = {name: heads.table(name) for name in heads.kept} if heads else {}
+    heads, blocks = point.choice.heads, point.choice.blocks
+    tables = {name: heads.table(name) for name in heads.kept} if heads else dict(blocks.tables) if blocks else {}
     plan = Plan(**{**{name: values[name] for name in Plan.__dataclass_fields__}, **tables})
     return point.choice.methods.evidence(plan, problem.asked)

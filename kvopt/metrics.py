@@ -10,19 +10,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from kvopt.kept_programs import Program
 from kvopt.problem import Problem
 from kvopt.search import programs
 from kvopt.search.evaluate import Given, State
-from kvopt.search.lanes import Choice, Lane, lane_system, settings, stacked
+from kvopt.search.lanes import Choice, Lane, lane_sums, lane_system, settings, stacked
 from kvopt.search.pipeline import given
 from objectives import goals
 from objectives.limits import AT_LEAST, NAMES
 from objectives.serving import decode, switching
 from objectives.serving.concurrency import kv_pool_bytes, reserved_bytes
-from objectives.serving.group import step_costs, weight_bytes
-from objectives.serving.kv_cache import cache, session_bytes, token_bytes
-from objectives.serving.prefill import prefill_s
+from objectives.serving.group import weight_bytes
+from objectives.serving.kv_cache import session_bytes
+from objectives.serving.prefill import alone_s
 from objectives.serving.session import Service
+from objectives.types import replace
 
 LABELS = {
     "hbm": "HBM size",
@@ -39,7 +41,7 @@ LABELS = {
 NEARLY = 0.02  # relative slack below which a constraint is said to bind
 
 
-@jax.jit
+@Program
 def _at_context(own: Given, lanes: Lane, x: Any, context: Any, new_tokens: Any) -> dict[str, Any]:
     """What is taken at one length, for a batch of points."""
 
@@ -47,22 +49,22 @@ def _at_context(own: Given, lanes: Lane, x: Any, context: Any, new_tokens: Any) 
         plan, schedule = settings(lane, vector, mine.cap)
         system = lane_system(mine.system, lane)
         arch, effects = system.architecture, lane.effects
-        costs = step_costs(system, schedule)
-        kv_s = decode.kv_step_s(arch, plan, effects, schedule, costs, context)
-        session = session_bytes(arch, effects, cache(arch, plan, effects, "stored"), context)
-        grouped = session_bytes(arch, effects, cache(arch, plan, effects, "stored", schedule), context)
+        have = lane_sums(system, lane, plan, schedule)
+        once = lane_sums(system, lane, plan, replace(schedule, tensor_parallel=jnp.ones(()))).stored  # each byte, on one rank
+        kv_s = decode.reading_s(arch, effects, have.reads, have.costs, context)
+        session = session_bytes(arch, effects, once, context)
+        grouped = session_bytes(arch, effects, have.stored, context)
         pool = kv_pool_bytes(system, schedule)
-        moved = cache(arch, plan, effects, "moved")
         return {
-            "kv_bytes_per_token": token_bytes(arch, plan, effects, context),
+            "kv_bytes_per_token": session_bytes(arch, effects, once, context + 1) - session,
             "kv_bytes_per_session": session,
             "weight_bytes": weight_bytes(arch, system.checkpoint),
             "fitting": jnp.maximum(pool, 0) / grouped,
             "kv_pool_bytes": pool,
             "reserved_bytes": reserved_bytes(system, schedule) * schedule.tensor_parallel,
-            "prefill_s": prefill_s(system, plan, effects, schedule, context),
-            "decode_s_per_token": decode.decode_step_s(arch, costs, jnp.ones_like(context), kv_s),
-            "context_switch_s": switching.switch_s(system, effects, moved, schedule, context, new_tokens)[1],
+            "prefill_s": alone_s(arch, have.costs, have.shares, context),
+            "decode_s_per_token": decode.decode_step_s(arch, have.costs, jnp.ones_like(context), kv_s),
+            "context_switch_s": switching.switch_s(system, effects, have.moved, schedule, context, new_tokens)[1],
         }
 
     return jax.vmap(one)(own, lanes, x)

@@ -14,6 +14,7 @@ from kvopt.metrics import assess
 from kvopt.plans import from_plan, named_methods
 from kvopt.problem import Problem
 from kvopt.search.best import Point
+from kvopt.search.blocks.plan import block_plan
 from kvopt.search.deployments import Deployment, divisors, fates
 from kvopt.search.grid import PREFIX_STEPS
 from kvopt.search.lanes import FIELDS, Choice
@@ -39,6 +40,9 @@ def methods(problem: Problem) -> tuple[MethodChoice, dict[str, float]]:
 def restored(problem: Problem, plan: dict[str, Any]) -> tuple[Choice, np.ndarray]:
     """The choice and settings of a plan as a result holds it, with what the scenario's scores make of its heads. Raises `BadInput`."""
     choice, x = from_plan(plan)
+    if "blocks" in plan:
+        tables = {name: np.asarray(table, np.float64) for name, table in plan["blocks"].items() if name != "per"}
+        return replace(choice, blocks=block_plan(problem, choice.methods, plan["blocks"]["per"], tables)), x
     return replace(choice, heads=head_plan(problem, choice.methods, dict(zip(FIELDS, x, strict=True)))), x
 
 

@@ -13,6 +13,7 @@ from kvopt.inputs.choice import FIELDS_OF, MethodChoice
 from kvopt.inputs.method import MethodSpec
 from kvopt.problem import Problem, Weights
 from kvopt.realise import settings
+from kvopt.search.block_plan import BlockPlan
 from kvopt.search.deployments import Deployment
 from kvopt.search.lanes import FIELDS, PLAN_FIELDS, Choice, max_sequences, sequence_cap
 
@@ -27,7 +28,7 @@ def pruned(choice: Choice, x: np.ndarray) -> Choice:
         return any(value[name] < 1 for name in FIELDS_OF[method.dimension])
 
     kept = [method for method in choice.methods.methods if used(method)]
-    return Choice(choice.deployment, choice.weights, MethodChoice.of(*kept), choice.heads)
+    return Choice(choice.deployment, choice.weights, MethodChoice.of(*kept), choice.heads, choice.blocks)
 
 
 def to_plan(problem: Problem, choice: Choice, x: np.ndarray) -> dict[str, Any]:
@@ -55,7 +56,13 @@ def to_plan(problem: Problem, choice: Choice, x: np.ndarray) -> dict[str, Any]:
         "decodes_in_flight": value["batch"],
         "idle_resident": value["idle_resident"],
         "prefix_cache_tokens": value["prefix_cache_tokens"],
+        **({"blocks": _blocks(choice.blocks)} if choice.blocks else {}),
     }
+
+
+def _blocks(found: BlockPlan) -> dict[str, Any]:
+    """The settings of every layer or KV head that differ from no compression, row by row of the layers that store a cache."""
+    return {"per": found.width, **{name: found.tables[name].tolist() for name in found.varied}}
 
 
 def from_plan(plan: dict[str, Any]) -> tuple[Choice, np.ndarray]:

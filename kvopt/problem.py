@@ -33,6 +33,14 @@ from objectives.goals import Targets
 from objectives.types import Accelerator, Architecture, Checkpoint, System, Workload, replace
 
 FEW_ATOMS = 6
+
+
+def by_head(merged: Architecture) -> Architecture:
+    """Merged layers with a column of 0 or 1 for every KV head."""
+    heads = np.arange(int(np.max(merged.head_count)))
+    return replace(merged, head_count=(heads < merged.head_count).astype(np.float64))
+
+
 USUAL = "vllm"  # comes first where several engines may run the answer, so that ties go to it
 
 
@@ -54,11 +62,14 @@ class Problem:
     engine: engines.EngineSpec
     workload: WorkloadSpec
     checkpoints: tuple[Weights, ...]
+    splits_heads: bool = False  # a plan by head is evaluated: merged layers have a column for every KV head
 
     @cached_property
     def architecture(self) -> Architecture:
-        """The model, identical layers merged unless the plan tells them apart."""
-        return self.model.architecture(per_layer=self.scenario.head_scores is not None)
+        """The model, identical layers merged unless a plan tells them apart."""
+        named = self.scenario.head_scores is not None and self.scenario.per == "model"
+        merged = self.model.architecture(per_layer=named)
+        return by_head(merged) if self.splits_heads else merged
 
     @cached_property
     def head_scores(self) -> HeadScores | LayerBits | None:
@@ -112,6 +123,10 @@ class Problem:
     def keeps_prefixes(self) -> bool:
         """Whether sessions share a prefix that the engine can hold for them."""
         return bool(np.any(self.sessions.shared_prefix > 0)) and self.engine.prefix_caching.available
+
+    def splitting_heads(self) -> Problem:
+        """The same problem for plans in which KV heads differ."""
+        return dataclasses.replace(self, splits_heads=True)
 
     def device(self, weights: Weights) -> Accelerator:
         """The accelerator with the peak of these weights. At `peak` fidelity a switch goes out and comes in one after the other, as in the paper."""
@@ -223,7 +238,7 @@ def resolve(scenario: Scenario) -> Problem:
     for weights in problem.checkpoints:
         problem.accelerator.peak(weights.format)
     _ = problem.own  # raises where the file of measurements cannot be used
-    if scenario.head_scores is not None and problem.head_scores is not None and scenario.methods is None:
+    if scenario.head_scores is not None and problem.head_scores is not None and scenario.methods is None and scenario.per == "model":
         raise BadInput("head_scores", scenario.head_scores, "needs --methods to say what is kept, e.g. duoattention:0.5, snapkv:0.25 or kvtuner")
     return problem
 

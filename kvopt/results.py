@@ -41,7 +41,7 @@ class Result:
         if self.kind == "pareto":
             return [_flat(point) for point in self.data["points"]]
         if self.kind == "sensitivity":
-            return [{"input": name, **sides} for name, sides in self.data["elasticities"].items()]
+            return [{"input": name, **_numbers(sides)} for name, sides in self.data["elasticities"].items()]
         if self.kind == "next":
             return list(self.data["measurements"])
         if self.kind == "simulate":
@@ -100,7 +100,7 @@ def load(folder: str | Path) -> Result:
 
 
 def _flat(point: dict[str, Any]) -> dict[str, Any]:
-    plan = {name: _cell(value) for name, value in (point.get("plan") or {}).items()}
+    plan = {name: _cell(value) for name, value in (point.get("plan") or {}).items() if name != "blocks"}  # tables are in result.json
     label = {"front": point["front"]} if "front" in point else {}
     return {**label, **plan, **point.get("metrics", {})}
 

@@ -60,8 +60,11 @@ class Scenario(BaseModel):
     )
     head_scores: str | None = Field(
         None,
-        description="analyze, simulate: what layers and heads keep of --methods: DuoAttention gates .tsv, Retrieval_Head .json, KVTuner .yaml, "
-        "or gates or retrieval for the usual profile",
+        description="how much layers and heads matter: DuoAttention gates .tsv, Retrieval_Head .json, KVTuner .yaml, or gates or retrieval for the usual "
+        "profile; analyze, simulate: what they keep of --methods; a search: with --per",
+    )
+    per: Literal["model", "layer", "head"] = Field(
+        "model", description="a search: one setting for the whole model, or one per layer or KV head where a method and what runs it allow that"
     )
     accuracy_evidence: str | None = Field(
         None, description="accuracies measured on this model, which count beside the published ones: a CSV, or what calibrate --accuracy wrote"

@@ -65,7 +65,7 @@ def cover(plans: np.ndarray, lanes: Lane, allowed: np.ndarray, chunks: np.ndarra
     row, lane = np.nonzero(allowed)
     count = len(chunks)
     lane = np.repeat(lane, count)
-    able = (lanes.high[lane][:, [RESIDENT, PREFIX]] > 0).astype(float)
+    able = (np.asarray(lanes.high)[lane][:, [RESIDENT, PREFIX]] > 0).astype(float)
     return Boxes(np.repeat(plans[row], count), lane, np.tile(chunks, len(row)), np.zeros((len(lane), 2)), able)
 
 

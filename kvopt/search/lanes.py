@@ -18,11 +18,13 @@ from jax import Array
 from kvopt.head_plans import HeadPlan
 from kvopt.inputs.choice import MethodChoice
 from kvopt.inputs.quantities import parse_tokens
+from kvopt.kept_programs import Program
 from kvopt.problem import Problem, Weights
+from kvopt.search.block_plan import BlockPlan, ByBlock
 from kvopt.search.deployments import Deployment, deployments, scaleup_bandwidth
 from objectives.accuracy.composition import Accuracy, Losses, Shares, losses
 from objectives.serving.concurrency import kv_pool_bytes
-from objectives.serving.folded import Folded, folded_sums
+from objectives.serving.folded import folded_sums
 from objectives.serving.session import Charged, Sums, sums
 from objectives.types import Checkpoint, Effects, Plan, Schedule, System, pytree, replace
 
@@ -43,15 +45,6 @@ class ByHead:
     freed: dict[str, Array]  # as the engine's memory has it
     kept: dict[str, Array]  # as accuracy is judged
     shares: Shares
-
-
-@pytree
-class ByBlock:
-    """A plan of layers and heads as a search adds it up (`objectives.serving.folded`), in the place of the compression settings."""
-
-    folded: Folded
-    middle: Losses  # at the median
-    edge: Losses  # at the confidence asked for
 
 
 @pytree
@@ -78,7 +71,8 @@ class Choice:
     deployment: Deployment
     weights: Weights
     methods: MethodChoice
-    heads: HeadPlan | None = None  # where layers and heads are not alike
+    heads: HeadPlan | None = None  # where layers and heads are not alike, by scores that a person gave
+    blocks: BlockPlan | None = None  # where they are not alike, as a search found them
 
     @cached_property
     def label(self) -> str:
@@ -216,7 +210,7 @@ def stacked(problem: Problem, chosen: Sequence[Choice]) -> Lane:
         "checkpoint": _stack([problem.checkpoint(weights) for weights in stored]),
         "peak_flops": np.array([device.peak_flops for device in devices]),
     }
-    return Lane(**take(by_method, m), **take(by_deployment, d), **take(by_weights, w), by_head=_by_head(chosen))
+    return Lane(**take(by_method, m), **take(by_deployment, d), **take(by_weights, w), by_head=_by_head(chosen), by_block=_by_block(chosen))
 
 
 def _by_head(chosen: Sequence[Choice]) -> ByHead | None:
@@ -227,6 +221,12 @@ def _by_head(chosen: Sequence[Choice]) -> ByHead | None:
     return _stack([ByHead(freed=dict(plan.freed), kept=dict(plan.kept), shares=plan.shares) for plan in plans])
 
 
+def _by_block(chosen: Sequence[Choice]) -> ByBlock | None:
+    """The same of plans that a search added up."""
+    plans = [choice.blocks.by_block for choice in chosen if choice.blocks is not None]
+    return _stack(plans) if plans else None
+
+
 def memory_left(problem: Problem, grouped: Sequence[Deployment], weights: Weights) -> np.ndarray:
     """[bytes] that the weights leave for caches on one slot of each deployment, with the smallest reserve: negative where they do not fit."""
     lanes = stacked(problem, [Choice(deployment, weights, MethodChoice()) for deployment in grouped])
@@ -235,7 +235,7 @@ def memory_left(problem: Problem, grouped: Sequence[Deployment], weights: Weight
         return np.asarray(_pools(problem.system(weights), lanes, np.float64(smallest)))
 
 
-@jax.jit
+@Program
 def _pools(system: System, lanes: Lane, chunk: Array) -> Array:
     def pool(one: Lane) -> Array:
         return kv_pool_bytes(lane_system(system, one), replace(one.schedule, chunk=chunk, max_sequences=jnp.ones_like(chunk)))

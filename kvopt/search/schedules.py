@@ -14,8 +14,9 @@ import numpy as np
 
 from kvopt.problem import Problem
 from kvopt.search import programs
+from kvopt.search.block_plan import ByBlock
 from kvopt.search.evaluate import Given
-from kvopt.search.lanes import FIELDS, ByBlock, Lane, chunk_sizes, take
+from kvopt.search.lanes import FIELDS, Lane, chunk_sizes, take
 from objectives.types import replace
 
 RESIDENT, PREFIX = FIELDS.index("idle_resident"), FIELDS.index("prefix_cache_tokens")
@@ -90,7 +91,7 @@ class Schedules:
         return self.measure(plans, plan, combos[:, 0].astype(int), self.settings(plans.x[plan], combos))
 
     def best(self, plans: Plans, anchors: np.ndarray | None = None) -> Scheduled:
-        """The best schedule of each plan. Groupings and chunk sizes are tried on the `anchors` (all plans, unless given); others take the best of the two next."""
+        """The best schedule of each plan. Groupings and chunk sizes are tried on the `anchors` (all plans unless given); others take those of the two next."""
         count = len(plans.x)
         anchors = np.arange(count) if anchors is None else anchors
         combos = self.grid()

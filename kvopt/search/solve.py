@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -13,11 +13,14 @@ from kvopt.metrics import assess
 from kvopt.problem import Problem
 from kvopt.search import best as search
 from kvopt.search.best import Point
+from kvopt.search.blocks import answer as by_block
+from kvopt.search.blocks.answer import BlockAnswer
 from kvopt.search.deployments import Deployment
 from kvopt.search.evaluate import GOALS
 from kvopt.search.lanes import FIELDS, Choice, default_chunk, make_choices
 from kvopt.search.offers import offered
 from kvopt.search.pipeline import Found, Progress, Space, space
+from kvopt.search.uniform_bound import RATES, Bound, uniform_bound
 
 RESEARCH_DEPLOYMENTS = 4  # groupings that research plans are searched on: the best of the deployable search
 LOOKED_AT = 256  # candidates examined for the least broken one where none is feasible
@@ -34,6 +37,8 @@ class Solved:
     plain: tuple[Choice, ...]  # of them, the uncompressed
     wide: Space | None  # research
     cost: dict[str, float]  # seconds, compile_seconds, evaluations
+    bound: Bound | None = None  # on the deployable plan, uniform or by layer
+    blocks: dict[str, BlockAnswer | None] = field(default_factory=dict)  # the best plans by layer or head: deployable, research
 
 
 def solve(problem: Problem, objective: str, progress: Progress) -> Solved:
@@ -59,12 +64,38 @@ def solve(problem: Problem, objective: str, progress: Progress) -> Solved:
     research = search.best(problem, wide.choices, open_found, objective)
     if research is None or (answer is not None and worth(answer, objective) <= worth(research, objective)):
         research = answer
+    bounded = uniform_bound(problem, today, float(answer.state.values["sessions_per_gpu_hour"])) if answer and objective in RATES else None
+    blocks: dict[str, BlockAnswer | None] = {}
+    if problem.scenario.per != "model":
+        progress(f"plans per {problem.scenario.per}", 0.8)
+        blocks = {
+            "deployable": by_block.best(problem, candidates, found, objective, research=False),
+            "research": by_block.best(problem, wide.choices, open_found, objective, research=True),
+        }
+        answer, bounded = _better(answer, blocks["deployable"], objective, bounded)
+        research, _ = _better(research, blocks["research"], objective, None)
+        research, _ = _better(research, blocks["deployable"], objective, None)
     cost = {
         "seconds": time.perf_counter() - started,
         "compile_seconds": clock().seconds - compiled,
-        "evaluations": tally.evaluations + bare_tally.evaluations + open_tally.evaluations,
+        "evaluations": tally.evaluations
+        + bare_tally.evaluations
+        + open_tally.evaluations
+        + (bounded.evaluations if bounded else 0)
+        + sum(one.evaluations for one in blocks.values() if one),
     }
-    return Solved(answer, baseline, research, today, tuple(plain), wide, cost)
+    return Solved(answer, baseline, research, today, tuple(plain), wide, cost, bounded, blocks)
+
+
+def _better(point: Point | None, other: BlockAnswer | None, objective: str, bound: Bound | None) -> tuple[Point | None, Bound | None]:
+    """The better of a uniform plan and one by block, and the bound on both."""
+    if other is None:
+        return point, bound
+    wins = point is None or worth(other.point, objective) < worth(point, objective)
+    best_point = other.point if wins or point is None else point
+    value = float(best_point.state.values["sessions_per_gpu_hour"])
+    most = max(other.bound, value, bound.sessions_per_gpu_hour if bound else 0.0)
+    return best_point, Bound(most, 100 * (most / value - 1), bound.evaluations if bound else 0)
 
 
 def promising(candidates: Sequence[Choice], found: Found, objective: str) -> list[Deployment]:

@@ -13,8 +13,8 @@ from kvopt.search.blocks.plan import lower_end
 from kvopt.search.boxes import Covered, bound, cover
 from kvopt.search.evaluate import GOALS
 from kvopt.search.grid import DIMENSIONS, Grid
-from kvopt.search.lanes import FIELDS, chunk_sizes
-from kvopt.search.pipeline import Space, known, given
+from kvopt.search.lanes import chunk_sizes
+from kvopt.search.pipeline import Space, given, known
 from kvopt.search.schedules import Plans
 from kvopt.search.starts import SPENT, loss_tables
 
@@ -86,6 +86,3 @@ def _by_dimension(losses: np.ndarray) -> np.ndarray:
     """Losses `(plans, SPENT)` with the ranks of K and V as the one dimension that they are."""
     ranks = [SPENT.index("key_rank"), SPENT.index("value_rank")]
     return np.concatenate([np.delete(losses, ranks, axis=1), losses[:, ranks].sum(axis=1, keepdims=True)], axis=1)
-
-
-_ = FIELDS

@@ -89,9 +89,14 @@ def mixed_step_s(architecture: Architecture, costs: StepCosts, chunk: Chunk, bat
     return weights + kv_s + chunk.reread_bytes * costs.kv_byte + costs.prefill_overhead + batch * costs.sequence + tokens * costs.exchange
 
 
-def prefill_s(system: System, plan: Plan, effects: Effects, schedule: Schedule, tokens: Array) -> Array:
-    """[s] to prefill `tokens` tokens alone and in one piece: the paper's prefill latency. Shape of `tokens`."""
+def alone_s(architecture: Architecture, costs: StepCosts, shares: PromptShares, tokens: Array) -> Array:
+    """[s] to prefill `tokens` tokens alone and in one piece, with what a plan leaves of the work. Shape of `tokens`."""
     n = jnp.asarray(tokens)
     nothing = jnp.zeros_like(n)
-    linear, attention = prompt_flop(system.architecture, prompt_shares(system.architecture, plan, effects), nothing, n)
-    return mixed_step_s(system.architecture, step_costs(system, schedule), Chunk(n, linear, attention, nothing), nothing, nothing)
+    linear, attention = prompt_flop(architecture, shares, nothing, n)
+    return mixed_step_s(architecture, costs, Chunk(n, linear, attention, nothing), nothing, nothing)
+
+
+def prefill_s(system: System, plan: Plan, effects: Effects, schedule: Schedule, tokens: Array) -> Array:
+    """[s] of a plan for the same: the paper's prefill latency."""
+    return alone_s(system.architecture, step_costs(system, schedule), prompt_shares(system.architecture, plan, effects), tokens)

@@ -15,7 +15,7 @@ so that T(b) = M + (R * A / b * (1 - rho_p / N) - (1 - 1/N) * n_mix) * t_dec + e
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jax import Array
@@ -158,8 +158,8 @@ def serve(system: System, plan: Plan, effects: Effects, schedule: Schedule) -> S
 class Charged(NamedTuple):
     """The most that memory is charged for, where a bound asks what could be gained: what stays in HBM of idle caches, and of shared prefixes. inf: all."""
 
-    idle_resident: Array | float
-    prefix_cache_tokens: Array | float
+    idle_resident: Any
+    prefix_cache_tokens: Any
 
 
 def serve_sums(system: System, have: Sums, effects: Effects, schedule: Schedule, charged: Charged | None = None) -> Service:

@@ -1,18 +1,18 @@
 """A bound on plans by block: corners that no plan within a loss lies below, and what the best schedule could make of them.
 
-For each sum alone the Lagrangian relaxation gives the least that it can be within the loss, exactly, from the sequence of steps at the price of that sum alone. No
-plan has less of any of them, and more of any never serves more: the corner of these least sums bounds all plans.
+For each sum alone the Lagrangian relaxation gives the least that it can be within the loss, from the sequence of steps at the price of that sum alone. No plan
+has less of any of them, and more of any never serves more: the corner of these least sums bounds all plans.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
+from kvopt.search.block_plan import ByBlock
 from kvopt.search.blocks.layout import Layout
 from kvopt.search.blocks.plan import as_losses
 from kvopt.search.blocks.sequence import Prices, sequence
 from kvopt.search.blocks.values import PARTS, Values
-from kvopt.search.lanes import ByBlock
 from objectives.serving.folded import Folded
 
 

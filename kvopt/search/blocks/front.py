@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence as Several
 from dataclasses import dataclass
 
 import numpy as np
 
 from kvopt.problem import Problem
-from kvopt.search import programs
+from kvopt.search.block_plan import Width
 from kvopt.search.blocks.exchange import exchange
-from kvopt.search.blocks.layout import Layout, Width, layout
+from kvopt.search.blocks.layout import Layout, layout
 from kvopt.search.blocks.plan import by_block, lower_end
-from kvopt.search.blocks.sequence import Prices, sequence
-from kvopt.search.blocks.values import PARTS, Values, values
+from kvopt.search.blocks.sequence import Prices, Sequence, sequence
+from kvopt.search.blocks.values import INNER, PARTS, Values, values
 from kvopt.search.evaluate import GOALS
-from kvopt.search.lanes import FIELDS, PLAN_FIELDS, Choice, stacked
+from kvopt.search.lanes import FIELDS, Choice, stacked
 from kvopt.search.pipeline import FINEST_LOSS, linked, steering
 from kvopt.search.schedules import Plans, Schedules
 from objectives.serving.folded import Folded
+from objectives.types import replace
 
 ROUNDS = 2  # of prices, each from the plans of the one before
 ANCHORS = 9  # plans along the front whose prices are used for those near them
 MOVED = 0.05  # relative move of a sum by which its price is measured
-HELD = ("stored", "filling", "moved", "read", "attended", "scored", "attention", "linear")
+BYTES = ("stored", "filling", "moved", "read")
 
 
 @dataclass(frozen=True)
@@ -37,18 +38,22 @@ class BlockPlans:
     broken: np.ndarray  # (plans, constraints)
     budget: np.ndarray  # (plans,) log loss that each was allowed
 
+    def rows(self, index: np.ndarray) -> BlockPlans:
+        """Some of the plans."""
+        return BlockPlans(*(getattr(self, name)[index] for name in self.__dataclass_fields__))
+
 
 class BlockSearch:
     """One problem, one choice of methods, every grouping: plans in which each layer or head has its own setting."""
 
-    def __init__(self, problem: Problem, choices: Sequence[Choice], width: Width, goal: str = "sessions_per_gpu_hour") -> None:
+    def __init__(self, problem: Problem, choices: Several[Choice], width: Width, goal: str = "sessions_per_gpu_hour") -> None:
         self.problem, self.choices = problem, tuple(choices)
         self.methods = choices[0].methods
         self.blocks: Layout = layout(problem, width)
         self.values: Values = values(problem, self.methods, self.blocks)
         self.edges = self.methods.bits.edge_layers_16bit if self.methods.bits else 0
         own = steering(problem, ())
-        self.given = own._replace(system=_with(own.system, self.blocks))
+        self.given = own._replace(system=replace(own.system, architecture=self.blocks.folded))
         self.lanes = linked(stacked(problem, self.choices))
         self.schedules = Schedules(problem, self.given, self.lanes, list(GOALS).index(goal))
         self.retained = -np.log(np.array([choice.weights.retained for choice in self.choices]))
@@ -56,7 +61,7 @@ class BlockSearch:
     def prices(self) -> Prices:
         """To begin with: every byte alike, wherever it is held, read or moved; the loss at the median."""
         whole = np.maximum(self.values.base.sum(axis=(0, 1)), 1e-300)
-        parts = np.array([1 / whole[i] if name in ("stored", "filling", "moved", "read") else 0.0 for i, name in enumerate(Folded._fields)])
+        parts = np.array([1 / whole[i] if name in BYTES else 0.0 for i, name in enumerate(Folded._fields)])
         ones, zeros = np.ones(len(PARTS)), np.zeros(len(PARTS))
         return Prices(np.broadcast_to(parts, (self.blocks.cells[0], len(parts))), np.ones(self.blocks.cells[1]), ones, zeros)
 
@@ -64,7 +69,7 @@ class BlockSearch:
         """Plans ready to be scheduled: `(plans, blocks)` values, folded. Settings are the means over the blocks, for what reads them."""
         x = np.ones((len(picks), len(FIELDS)))
         mean = self.values.settings[picks].mean(axis=1)
-        for i, name in enumerate(("token_keep", "key_rank", "value_rank", "key_bits", "value_bits")):
+        for i, name in enumerate(INNER):
             x[:, FIELDS.index(name)] = mean[:, i]
         return Plans(x, by_block(self.blocks, self.values, picks))
 
@@ -74,16 +79,16 @@ class BlockSearch:
         meets = np.flatnonzero(lower_end(found.middle, found.edge) <= -np.log(floor) - self.retained.min())
         return float(found.loss[meets[-1]]) if len(meets) else 0.0
 
-    def at(self, budgets: np.ndarray, prices: Sequence[Prices]) -> np.ndarray:
+    def at(self, budgets: np.ndarray, prices: Several[Prices]) -> np.ndarray:
         """The plan of each budget of loss under its prices: `(budgets, blocks)`."""
-        made: dict[int, object] = {}
+        made: dict[int, Sequence] = {}
         picks = np.zeros((len(budgets), len(self.blocks.row)), int)
         for row, (budget, price) in enumerate(zip(budgets, prices, strict=True)):
             if id(price) not in made:
                 made[id(price)] = sequence(self.blocks, self.values, price, self.edges)
             steps = made[id(price)]
-            last = int(np.searchsorted(steps.loss, budget * (1 + 1e-12), side="right")) - 1  # type: ignore[attr-defined]
-            picks[row] = exchange(self.blocks, self.values, price, steps.picks(max(last, 0)), budget, self.edges)  # type: ignore[attr-defined]
+            last = int(np.searchsorted(steps.loss, budget * (1 + 1e-12), side="right")) - 1
+            picks[row] = exchange(self.blocks, self.values, price, steps.picks(max(last, 0)), budget, self.edges)
         return picks
 
     def front(self, count: int, floor: float) -> BlockPlans:
@@ -111,6 +116,7 @@ class BlockSearch:
         """Prices at some plans: how much the goal falls when a sum grows by a little, per unit of the sum, the load solved again."""
         kinds, many = self.blocks.cells[0], len(Folded._fields)
         plans = self.plans(found.picks[rows])
+        assert plans.by_block is not None
         moves = np.ones((kinds * many + 1, kinds, many))
         for place in range(kinds * many):
             moves[place, place // many, place % many] += MOVED
@@ -119,11 +125,11 @@ class BlockSearch:
         assert repeated.by_block is not None
         factor = np.tile(moves, (len(rows), 1, 1))
         folded = Folded(*(leaf * factor[:, :, None, i] for i, leaf in enumerate(repeated.by_block.folded)))
-        moved = Plans(repeated.x, _folded(repeated.by_block, folded))
+        moved = Plans(repeated.x, replace(repeated.by_block, folded=folded))
         lane = np.repeat(found.lane[rows], count)
         points = self.schedules.measure(moved, np.arange(len(lane)), lane, np.repeat(found.x[rows], count, axis=0))
         goal = points.logs[:, self.schedules.goal].reshape(len(rows), count)
-        sums = np.stack([np.asarray(leaf).sum(axis=-1) for leaf in plans.by_block.folded], axis=-1)  # type: ignore[union-attr]
+        sums = np.stack([np.asarray(leaf).sum(axis=-1) for leaf in plans.by_block.folded], axis=-1)
         rise = (goal[:, :-1] - goal[:, -1:]).reshape(len(rows), kinds, many) / MOVED
         per_unit = np.maximum(np.nan_to_num(rise), 0.0) / np.maximum(sums, 1e-300)
         first = self.prices()
@@ -139,17 +145,5 @@ def better(one: BlockPlans, other: BlockPlans, goal: int) -> BlockPlans:
         return np.where(worst > 0, 1e3 + worst, found.logs[:, goal])
 
     pick = score(other) < score(one)
-    parts = [(getattr(one, name), getattr(other, name)) for name in ("picks", "lane", "x", "logs", "broken", "budget")]
+    parts = [(getattr(one, name), getattr(other, name)) for name in one.__dataclass_fields__]
     return BlockPlans(*(np.where(pick.reshape(-1, *[1] * (a.ndim - 1)), b, a) for a, b in parts))
-
-
-def _with(system: object, blocks: Layout) -> object:
-    from objectives.types import replace
-
-    return replace(system, architecture=blocks.folded)
-
-
-def _folded(whole: object, folded: Folded) -> object:
-    from objectives.types import replace
-
-    return replace(whole, folded=folded)

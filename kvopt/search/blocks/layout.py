@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from kvopt.errors import BadInput
 from kvopt.inputs import head_profiles
 from kvopt.inputs.head_scores import FIELD, HeadScores, stored_layers
-from kvopt.problem import Problem
+from kvopt.problem import Problem, by_head
+from kvopt.search.block_plan import Width
 from objectives.accuracy.heads import importance
 from objectives.types import Architecture, replace
-
-Width = Literal["layer", "head"]
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,8 @@ class Layout:
     @property
     def cells(self) -> tuple[int, int]:
         """(kinds, head columns) of a folded plan."""
-        return self.folded.head_count.shape
+        kinds, heads = self.folded.head_count.shape
+        return kinds, heads
 
     @property
     def cell(self) -> np.ndarray:
@@ -50,8 +51,7 @@ def layout(problem: Problem, width: Width) -> Layout:
     if width == "layer":
         fine = replace(fine, head_count=fine.head_count.sum(axis=-1, keepdims=True))
     else:
-        heads = fine.head_count.shape[-1]
-        folded = replace(folded, head_count=(np.arange(heads) < folded.head_count).astype(np.float64))
+        folded = by_head(folded)
     names = [name for name, repeat in model.order for _ in range(repeat) if model.kinds[name].caches]
     of_kind = [name for name, kind in model.kinds.items() if kind.caches]
     kinds = np.array([[float(name == kind) for name in names] for kind in of_kind])
@@ -59,7 +59,7 @@ def layout(problem: Problem, width: Width) -> Layout:
     row, head = np.nonzero((fine.head_count > 0) & stored[:, None])
     order = np.flatnonzero(stored)
     place = np.searchsorted(order, row)
-    share = _importance(problem, width, fine.head_count[stored])[place, head]
+    share = _importance(problem, width, np.asarray(fine.head_count)[stored])[place, head]
     return Layout(
         width=width,
         row=row,
@@ -79,7 +79,9 @@ def _check(problem: Problem, fine: Architecture, width: Width) -> None:
     if np.any(np.isfinite(fine.select)):
         raise BadInput("per", width, f"{problem.model.id} chooses itself which tokens it reads: its layers cannot be set apart")
     if width == "head" and fine.head_count.shape[-1] == 1:
-        raise BadInput("per", width, f"{problem.model.id} keeps one latent or one KV head a layer: there are no heads to set apart; per layer there are")
+        raise BadInput(
+            "per", width, f"{problem.model.id} keeps one latent or one KV head a layer: there are no heads to set apart; per layer there are"
+        )
 
 
 def _importance(problem: Problem, width: Width, count: np.ndarray) -> np.ndarray:
@@ -90,5 +92,6 @@ def _importance(problem: Problem, width: Width, count: np.ndarray) -> np.ndarray
     scores = source.scored_by if isinstance(source, HeadScores) and source.kind == "plan" else source
     if not isinstance(scores, HeadScores):
         raise BadInput(FIELD, problem.scenario.head_scores, "a search needs scores of the heads: a plan has none to choose by")
-    weights = np.asarray(importance(scores.values, head_profiles.load().score_weight), np.float64)
+    with jax.enable_x64(True):
+        weights = np.asarray(importance(jnp.asarray(scores.values), head_profiles.load().score_weight))
     return weights if width == "head" else weights.sum(axis=1, keepdims=True)

@@ -1,7 +1,7 @@
 """The order in which blocks give up accuracy for bytes: the multiple-choice knapsack, solved for every budget at once.
 
-For given prices a block's values have a lower convex hull in (log loss, cost), and the steps along it, of all blocks together, sorted by what they save per loss,
-are the optima of the Lagrangian relaxation for every multiplier (Sinha and Zoltners, Operations Research 27, 1979). Each prefix of the steps is a plan that can
+For given prices a block's values have a lower convex hull in (log loss, cost); the steps along it, of all blocks together, by what they save per loss, are
+the optima of the Lagrangian relaxation for every multiplier (Sinha and Zoltners, Operations Research 27, 1979). Each prefix of the steps is a plan that can
 be deployed; between two of them lies the bound.
 """
 

@@ -60,7 +60,8 @@ def _tables(single: object, effects: Effects, accuracy: Accuracy, settings: Arra
         plan = replace(UNCOMPRESSED, **{name: setting[i] for i, name in enumerate(INNER)})
         adds = contributions(single, _arrays(plan), effects)  # type: ignore[arg-type]
         found = [losses(plan, accuracy, z=level) for level in (0.0, z)]
-        return jnp.stack([leaf[:, 0] for leaf in adds], axis=-1), *(jnp.stack([getattr(loss, name) for name in PARTS]) for loss in found)
+        middle, edge = (jnp.stack([getattr(loss, name) for name in PARTS]) for loss in found)
+        return jnp.stack([leaf[:, 0] for leaf in adds], axis=-1), middle, edge
 
     return jax.vmap(one)(settings)
 

@@ -1,0 +1,121 @@
+"""The best plan by layer or KV head: of what an engine can run today, and of research methods."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from kvopt.errors import BadInput
+from kvopt.inputs.choice import MethodChoice
+from kvopt.metrics import assess
+from kvopt.problem import Problem
+from kvopt.search.best import Point
+from kvopt.search.block_plan import Width
+from kvopt.search.blocks.front import BlockPlans, BlockSearch
+from kvopt.search.blocks.optimum import at_floor, front_bounds
+from kvopt.search.blocks.plan import block_plan, tables
+from kvopt.search.evaluate import GOALS
+from kvopt.search.lanes import Choice
+from kvopt.search.pipeline import Found
+from kvopt.search.uniform_bound import RATES
+
+SET_BY_BLOCK = frozenset({"token", "rank", "bits"})  # dimensions that a layer or head can have to itself
+TRIED = 4  # choices of methods: those whose uniform plans come out best
+
+
+@dataclass(frozen=True)
+class BlockAnswer:
+    """The best plan by block, and how good it can be at most."""
+
+    problem: Problem  # that the point is evaluated on
+    point: Point
+    relaxed: float  # [1/h] sessions per GPU-hour where blocks could mix two values
+    bound: float  # [1/h] of any plan by block of the methods tried
+    methods: tuple[MethodChoice, ...]  # that were tried
+    variables: int  # settings of the plan
+    evaluations: int
+
+
+def evaluated_on(problem: Problem, choice: Choice) -> Problem:
+    """The problem that a choice is evaluated on."""
+    return problem.splitting_heads() if choice.blocks is not None and choice.blocks.width == "head" else problem
+
+
+def ranked_methods(choices: Sequence[Choice], found: Found, objective: str) -> list[MethodChoice]:
+    """The choices of methods that a block can have to itself, by how well their uniform plans come out, then the others."""
+    order = np.argsort(found.logs[:, list(GOALS).index(objective)], kind="stable")
+    ranked = [choices[row].methods for row in found.choice[order]] + [choice.methods for choice in choices]
+    unique = {tuple(method.id for method in chosen.methods): chosen for chosen in reversed(ranked)}
+    able = [chosen for chosen in reversed(list(unique.values())) if chosen.methods and {m.dimension for m in chosen.methods} <= SET_BY_BLOCK]
+    return sorted(able, key=lambda chosen: next(i for i, other in enumerate(ranked) if other.methods == chosen.methods))
+
+
+def deployable_width(problem: Problem, chosen: MethodChoice) -> Width | None:
+    """What the engine can set apart today: precision by layer, or nothing."""
+    by_layer = problem.engine.per_layer_precision.available and all(method.dimension == "bits" for method in chosen.methods)
+    return "layer" if by_layer else None
+
+
+def best(problem: Problem, choices: Sequence[Choice], found: Found, objective: str, research: bool) -> BlockAnswer | None:
+    """The best plan by block of the methods that come out best uniformly; none where none may be set apart, or none meets the targets. Raises `BadInput`."""
+    if objective not in RATES:
+        raise BadInput("objective", objective, f"a search per layer or head takes {', '.join(RATES)}")
+    asked: Width = problem.scenario.per  # type: ignore[assignment]
+    answers, tried, bound, evaluations = [], [], -math.inf, 0
+    for chosen in ranked_methods(choices, found, objective)[:TRIED]:
+        width = asked if research else deployable_width(problem, chosen)
+        if width is None:
+            continue
+        mine = [choice for choice in choices if choice.methods == chosen]
+        search = BlockSearch(problem, mine, width, objective)
+        optimum = at_floor(search, problem.scenario.accuracy_floor)
+        tried.append(chosen)
+        evaluations += search.schedules.evaluations
+        if optimum is None:
+            continue
+        rate = list(GOALS).index("sessions_per_gpu_hour")
+        gain = math.exp(optimum.plans.logs[0, search.schedules.goal] - optimum.bound_log)
+        bound = max(bound, math.exp(-optimum.plans.logs[0, rate]) * gain)
+        home, points = exactly(problem, search, optimum.plans)
+        answers += [(point, home, search) for point in points if point.feasible]
+    if not answers:
+        return None
+    point, home, search = max(answers, key=lambda one: float(one[0].state.values["sessions_per_gpu_hour"]))
+    value = float(point.state.values["sessions_per_gpu_hour"])
+    return BlockAnswer(home, point, bound, max(bound, value), tuple(tried), len(search.blocks.row) * _fields(point.choice.methods), evaluations)
+
+
+def _fields(chosen: MethodChoice) -> int:
+    return sum({"token": 1, "rank": 2, "bits": 2}[method.dimension] for method in chosen.methods)
+
+
+def exactly(problem: Problem, search: BlockSearch, found: BlockPlans) -> tuple[Problem, list[Point]]:
+    """Plans evaluated setting by setting in double precision, and the problem that they are evaluated on."""
+    width = search.blocks.width
+    home = problem.splitting_heads() if width == "head" else problem
+    chosen = []
+    for lane, picks in zip(found.lane, found.picks, strict=True):
+        made = block_plan(problem, search.methods, width, tables(search.blocks, search.values, picks))
+        choice = search.choices[lane]
+        chosen.append(Choice(choice.deployment, choice.weights, choice.methods, blocks=made))
+    if not chosen:
+        return home, []
+    x, states = assess(home, chosen, found.x)
+    return home, [Point(choice, vector, state) for choice, vector, state in zip(chosen, x, states, strict=True)]
+
+
+def front(
+    problem: Problem, choices: Sequence[Choice], chosen: MethodChoice, width: Width, count: int, floor: float
+) -> tuple[Problem, list[Point], Any]:
+    """A front of plans by block of one choice of methods with the bound at each point [1/h]: (problem, points, bounds)."""
+    search = BlockSearch(problem, [choice for choice in choices if choice.methods == chosen], width)
+    found = search.front(count, floor)
+    holds = np.flatnonzero((found.broken <= 0).all(axis=1))
+    kept = found.rows(holds)
+    bounds = np.exp(-front_bounds(search, kept))
+    home, points = exactly(problem, search, kept)
+    return home, points, bounds
