@@ -1,7 +1,8 @@
 """Studies: named questions, found through the entry-point group `kvopt.studies`, where others add theirs; or a YAML file of one's own.
 
 A study is a module with `QUESTION` (one line) and `run(**options)`, which returns an object with `print()`, `save(folder)`, `to_json()` and `ok`.
-A study that draws has the parameter `out` as well, the folder for its pictures.
+A study that draws has the parameter `out` as well, the folder for its pictures; one that shares its work over processes has the parameter `hosts`.
+One that says `RESUMES = NAME` goes on with a run that left a folder of that name in `out`.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pydantic import ValidationError, validate_call
 from kvopt.catalog import read_yaml
 from kvopt.errors import BadInput, unknown
 from kvopt.results import kept_runs, writable
+from kvopt.scale.hosts import ALONE, join, leave
 
 GROUP = "kvopt.studies"
 
@@ -38,10 +40,11 @@ def question(name: str) -> str:
     return str(load(name).QUESTION)
 
 
-def run(name: str, out: Path | None = None, **options: Any) -> Any:
+def run(name: str, out: Path | None = None, distributed: bool = False, **options: Any) -> Any:
     """Runs a study by name, or a YAML file with `study: NAME` and its options, and saves what it finds into the folder `out` where one is given.
 
-    An earlier run in that folder is moved into a folder of its own there.
+    An earlier run in that folder is moved into a folder of its own there, unless the study resumes it. `distributed`: the study shares its work with the
+    other processes of this job; the result is none in all but the one that leads them.
     Options given here go before those of the file. Raises `BadInput` for a study, an option or a value that is not known.
     """
     if name.endswith((".yaml", ".yml")):
@@ -49,21 +52,29 @@ def run(name: str, out: Path | None = None, **options: Any) -> Any:
         if "study" not in written:
             raise BadInput("study", name, f"must say which study it runs: study: {' | '.join(names())}")
         name, options = str(written.pop("study")), {**written, **options}
-    study = load(name).run
+    module = load(name)
+    study = module.run
     parameters = dict(inspect.signature(study).parameters)
     pictured = parameters.pop("out", None) is not None
+    shares = parameters.pop("hosts", None) is not None
     takes_any = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values())
     for option in options:
-        if option == "out" or (option not in parameters and not takes_any):
+        if option in ("out", "hosts") or (option not in parameters and not takes_any):
             raise unknown("option", option, parameters) if parameters else BadInput("option", option, f"{name} takes none")
-    if out is not None:
+    if distributed and not shares:
+        raise BadInput("distributed", name, "this study runs in one process")
+    hosts = join() if distributed else ALONE
+    resumed = getattr(module, "RESUMES", None)
+    if out is not None and hosts.leads and not (resumed and (out / resumed).is_dir()):
         kept_runs(writable(out))
     try:
-        result = validate_call(study)(**options, **({"out": out} if pictured else {}))
+        result = validate_call(study)(**options, **({"out": out} if pictured else {}), **({"hosts": hosts} if shares else {}))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where, message = ".".join(["option", *map(str, first["loc"])]), first["msg"]
         raise BadInput(where, first["input"], f"{message[:1].lower()}{message[1:]}") from None
-    if out is not None:
+    if out is not None and hosts.leads:
         result.save(out)
-    return result
+    if distributed:
+        leave()
+    return result if hosts.leads else None

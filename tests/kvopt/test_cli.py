@@ -268,9 +268,11 @@ def test_version_and_help(run):
 
 def test_cache_clear(run, tmp_path, monkeypatch):
     monkeypatch.setenv("KVOPT_CACHE", str(tmp_path / "programs"))
-    (cli.cache_folder() / "some").mkdir(parents=True)
+    folders = (cli.cache_folder(), cli.programs_folder())
+    for folder in folders:
+        (folder / "some").mkdir(parents=True)
     assert run("cache clear")[0] == 0
-    assert not cli.cache_folder().exists()
+    assert not any(folder.exists() for folder in folders)
 
 
 def test_interrupted(run, monkeypatch):

@@ -1,0 +1,1 @@
+"""Many questions over many processes: joining them, and keeping what each has answered."""
