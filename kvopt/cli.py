@@ -53,14 +53,12 @@ def _run(asked: Any) -> int:
         return 0
     if asked.verb == "validate":
         return _validate(asked)
+    gc.set_threshold(100_000, 50, 50)  # imports and traces make objects by the million and little garbage: looking for it takes a tenth of the time
     keep_compiled()
     if asked.verb == "calibrate":
         from kvopt.calibration.verb import run
 
         return run(asked)
-    gc.set_threshold(
-        100_000, 50, 50
-    )  # tracing makes objects by the million and little garbage: the default spends a tenth of the time looking for it
     return _study(asked) if asked.verb == "study" else _question(asked)
 
 
@@ -102,11 +100,13 @@ def progress_bar(json_output: bool) -> Iterator[Any]:
 
 
 def _question(asked: Any) -> int:
-    from kvopt import api
+    from kvopt.kept_programs import reading_ahead
 
     scenario = arguments.scenario(asked)
     folder = _folder(asked, scenario)
-    with progress_bar(asked.json) as progress:
+    with progress_bar(asked.json) as progress, reading_ahead(asked.verb):
+        from kvopt import api
+
         if asked.verb == "analyze":
             result = api.analyze(scenario)
         elif asked.verb == "optimize":

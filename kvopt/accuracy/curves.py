@@ -171,21 +171,21 @@ def _own_source(own: tuple[Reading, ...], wanted: Reading) -> str:
 
 def in_a_known_harness(model: Pooled, one: Reading) -> Reading:
     """The reading as plans are judged: run by whoever measured the method most, where nobody knows who ran it."""
-    if any(reading.source == one.source for reading in model.readings):
+    if one.source in model.sources:
         return one
     return replace(one, source=_usual_source(model, one) or one.source)
 
 
 def _usual_source(model: Pooled, wanted: Reading) -> str:
     """Who measured the method most, on this task family if anybody did; empty where nobody did."""
-    own = [reading for reading in model.readings if reading.selection == wanted.selection]
+    own = model.by_selection.get(wanted.selection, [])
     here = [reading.source for reading in own if reading.task == wanted.task] or [reading.source for reading in own]
     return max(sorted(set(here)), key=here.count, default="")
 
 
 def _measured(model: Pooled, wanted: Reading) -> tuple[int, int, tuple[float, float] | None, float]:
     """What was measured of the method: readings on this task family and on others, the range of the share or bits and the longest context on this one."""
-    own = [reading for reading in model.readings if reading.selection == wanted.selection]
+    own = model.by_selection.get(wanted.selection, [])
     here = [reading for reading in own if reading.task == wanted.task]
     values = [(reading.key + reading.value) / 2 for reading in here]
     span = (min(values), max(values)) if here else None

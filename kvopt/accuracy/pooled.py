@@ -65,6 +65,19 @@ class Pooled:
     weight: np.ndarray  # (readings,) the posterior mode is the prior mean plus covariance x slopes x weight
 
     @cached_property
+    def sources(self) -> frozenset[str]:
+        """Who made the readings."""
+        return frozenset(reading.source for reading in self.readings)
+
+    @cached_property
+    def by_selection(self) -> dict[str, list[Reading]]:
+        """The readings of each method, apart where it matters whether it saw the question (`Reading.selection`), in their order."""
+        found: dict[str, list[Reading]] = {}
+        for reading in self.readings:
+            found.setdefault(reading.selection, []).append(reading)
+        return found
+
+    @cached_property
     def _names(self) -> Names:
         return Names()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
@@ -144,11 +145,13 @@ class EngineSpec(Frozen):
         return _default(self.max_sequences.defaults, memory_gib, accelerator)
 
 
+@cache
 def load(name: str) -> EngineSpec:
     """The catalog's engine of this id. Raises `BadInput` for an unknown id or a faulty file."""
     return checked(EngineSpec, catalog.read("engines", name), "engine", f"the catalog's engine {name}")
 
 
+@cache
 def load_all() -> tuple[EngineSpec, ...]:
     """Every engine of the catalog, sorted by id."""
     return tuple(load(name) for name in catalog.ids("engines"))

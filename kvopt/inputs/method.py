@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
@@ -154,6 +155,7 @@ def can_reselect(method: MethodSpec) -> bool:
     return method.dimension == "token" and method.pool == "scored"
 
 
+@cache
 def load(name: str) -> MethodSpec:
     """The catalog's method of this id; `ID+reselect` where it sees every question. Raises `BadInput` for an unknown id or a faulty file."""
     base = name.removesuffix(RESELECT)
@@ -165,6 +167,7 @@ def load(name: str) -> MethodSpec:
     return checked(MethodSpec, catalog.read("methods", name), "method", f"the catalog's method {name}")
 
 
+@cache
 def load_all() -> tuple[MethodSpec, ...]:
     """Every method of the catalog, sorted by id."""
     return tuple(load(name) for name in catalog.ids("methods"))

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
-import jax.numpy as jnp
+import jax
 import numpy as np
 
 from kvopt.accuracy import curves
 from kvopt.accuracy.curves import KEEPS
 from kvopt.inputs.method import MethodSpec
+from kvopt.kept_programs import Program
 from kvopt.problem import Problem
-from objectives.accuracy.proxies import bits_loss, keep_loss
+from kvopt.search.batches import in_batches
+from kvopt.search.lanes import take
+from kvopt.search.programs import stack
+from objectives.accuracy.proxies import BitsLoss, KeepLoss, bits_loss, keep_loss
 
 TOLERANCE = 1e-9  # of log losses that count as equal
+ROWS = 512  # losses per call of a compiled program
 
 
 def undominated(problem: Problem, methods: Sequence[MethodSpec]) -> list[MethodSpec]:
@@ -23,7 +29,7 @@ def undominated(problem: Problem, methods: Sequence[MethodSpec]) -> list[MethodS
     bits method stays where one of its formats is beaten by none.
     """
     bits = [method for method in methods if method.dimension == "bits"]
-    known = [(method, losses) for method in methods if method.dimension != "bits" and (losses := _losses(problem, method)) is not None]
+    known = _with_losses(problem, [method for method in methods if method.dimension != "bits"])
     kept: list[MethodSpec] = []
     for i, (method, own) in enumerate(known):
         rivals = [(j, other, theirs) for j, (other, theirs) in enumerate(known) if other.dimension == method.dimension and j != i]
@@ -33,7 +39,7 @@ def undominated(problem: Problem, methods: Sequence[MethodSpec]) -> list[MethodS
 
 
 def _with_a_format_to_itself(problem: Problem, methods: Sequence[MethodSpec]) -> list[MethodSpec]:
-    points = [(method, point) for method in methods for point in _format_points(problem, method)]
+    points = _format_points(problem, methods)
 
     def beaten(i: int) -> bool:
         method, own = points[i]
@@ -44,18 +50,17 @@ def _with_a_format_to_itself(problem: Problem, methods: Sequence[MethodSpec]) ->
     return [method for method in methods if method.id in standing]
 
 
-def _format_points(problem: Problem, method: MethodSpec) -> list[np.ndarray]:
-    """Every format of a method: bits of an element of K and of V with their scales, what else it costs, and its losses. Less is better everywhere."""
-    curve = curves.find(method, problem.asked)
-    if curve is None:
-        return []
-    leaves, costs, width = curve.bits_loss(), _costs(method), float(np.max(problem.architecture.key_width))
-    scales = float(method.scale_bits_per_element.value) if method.scale_bits_per_element else 0.0
-    scales += float(method.scale_bits_per_vector.value) / width if method.scale_bits_per_vector else 0.0
+def _format_points(problem: Problem, methods: Sequence[MethodSpec]) -> list[tuple[MethodSpec, np.ndarray]]:
+    """Every format of every method: bits of an element of K and of V with their scales, what else it costs, and its losses. Less is better everywhere."""
+    known = [(method, curve) for method in methods if (curve := curves.find(method, problem.asked)) is not None]
+    bits = [np.array([(pair.key_bits, pair.value_bits) for pair in method.formats], float) for method, _ in known]
+    losses = _losses(_of_bits, [curve.bits_loss() for _, curve in known], bits, float(problem.targets.z))
+    width = float(np.max(problem.architecture.key_width))
     found = []
-    for pair in method.formats:
-        losses = [float(bits_loss(pair.key_bits, pair.value_bits, leaves, z)) for z in (0.0, float(problem.targets.z))]
-        found.append(np.array([pair.key_bits + scales, pair.value_bits + scales, *costs, *losses]))
+    for (method, _), stored, lost in zip(known, bits, losses, strict=True):
+        scales = float(method.scale_bits_per_element.value) if method.scale_bits_per_element else 0.0
+        scales += float(method.scale_bits_per_vector.value) / width if method.scale_bits_per_vector else 0.0
+        found += [(method, np.array([*(pair + scales), *_costs(method), *both])) for pair, both in zip(stored, lost, strict=True)]
     return found
 
 
@@ -90,10 +95,31 @@ def _reaches(other: MethodSpec, method: MethodSpec) -> bool:
     return method.allowed.range is None and set(method.allowed.values) <= set(other.allowed.values)
 
 
-def _losses(problem: Problem, method: MethodSpec) -> np.ndarray | None:
-    """Log losses at the median and at the confidence over the usual settings; none without evidence."""
-    curve = curves.find(method, problem.asked)
-    if curve is None:
-        return None
-    z = float(problem.targets.z)
-    return np.concatenate([np.asarray(keep_loss(jnp.asarray(KEEPS), curve.keep_loss(), level), float) for level in (0.0, z)])
+def _with_losses(problem: Problem, methods: Sequence[MethodSpec]) -> list[tuple[MethodSpec, np.ndarray]]:
+    """The methods with evidence, each with its log losses at the median and at the confidence over the usual settings."""
+    known = [(method, curve) for method in methods if (curve := curves.find(method, problem.asked)) is not None]
+    shares = np.repeat(np.array(KEEPS)[:, None], 2, axis=1)
+    losses = _losses(_of_shares, [curve.keep_loss() for _, curve in known], [shares] * len(known), float(problem.targets.z))
+    return [(method, lost.ravel()) for (method, _), lost in zip(known, losses, strict=True)]
+
+
+@Program
+def _of_shares(_: None, curve: KeepLoss, at: Any, z: Any) -> Any:
+    return keep_loss(at[:, 0], curve, z)
+
+
+@Program
+def _of_bits(_: None, curve: BitsLoss, at: Any, z: Any) -> Any:
+    return bits_loss(at[:, 0], at[:, 1], curve, z)
+
+
+def _losses(program: Callable[..., Any], of: Sequence[KeepLoss | BitsLoss], at: Sequence[np.ndarray], z: float) -> list[np.ndarray]:
+    """Log losses of curves of one kind, each at settings of its own `(settings, 2)`, at the median and at z standard deviations: `(settings, 2)` each."""
+    if not of:
+        return []
+    counts = [len(settings) for settings in at]
+    rows, settings = take(stack(of), np.repeat(np.arange(len(of)), counts)), np.concatenate(at)
+    twice = jax.tree.map(lambda leaf: np.concatenate([leaf, leaf]), (rows, settings))
+    with jax.enable_x64(True):
+        found = in_batches(program, None, (*twice, np.repeat([0.0, z], len(settings))), ROWS).reshape(2, -1)
+    return np.split(found.T, np.cumsum(counts)[:-1])

@@ -10,9 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from kvopt.kept_programs import Program
 from kvopt.search.batches import in_batches
 from kvopt.search.batches import rows as rows
 from kvopt.search.evaluate import GOALS, Given, State, evaluate, log_goal, saturate
+from kvopt.search.gradients import KEEP_BARRIERS
 from kvopt.search.lagrangian import Scalarisation, improve
 from kvopt.search.lanes import Lane
 from objectives.goals import Targets
@@ -28,7 +30,7 @@ class Points(NamedTuple):
     broken: np.ndarray  # (points, constraints) violations of the active constraints, positive where broken
 
 
-FAST_MATH = {"xla_cpu_enable_fast_math": True, "xla_cpu_fast_math_honor_infs": True, "xla_cpu_fast_math_honor_nans": True}
+FAST_MATH = {"xla_cpu_enable_fast_math": True, "xla_cpu_fast_math_honor_infs": True, "xla_cpu_fast_math_honor_nans": True, **KEEP_BARRIERS}
 """What single-precision searches are compiled with on CPU: half the arithmetic and half the compile time, answers that differ in the last digits. Whatever
 is returned is evaluated again in double precision, without."""
 
@@ -48,7 +50,7 @@ def _fast() -> dict[str, Any] | None:
 @cache
 def compiled(function: Callable[..., Any], *static: str) -> Callable[..., Any]:
     """The function as searches compile it; one program per function, whoever asks."""
-    return jax.jit(function, static_argnames=static, compiler_options=_fast())
+    return Program(function, static, _fast)
 
 
 def _measure(given: Given, lanes: Lane, targets: Targets, x: Any, load: bool) -> tuple[Any, Any, Any]:
@@ -64,13 +66,15 @@ def _improve(given: Given, lanes: Lane, targets: Targets, scalarisations: Scalar
     return jax.vmap(partial(improve, given))(lanes, targets, scalarisations, x)
 
 
-@partial(jax.jit, static_argnames=("load",))
 def _exact(_: None, given: Given, lanes: Lane, targets: Targets, x: Any, load: bool) -> tuple[Any, State]:
     def one(own: Given, lane: Lane, target: Targets, settings: Any) -> tuple[Any, State]:
         best = saturate(own, lane, target, settings, steps=50) if load else settings
         return best, evaluate(own, lane, target, best)
 
     return jax.vmap(one)(given, lanes, targets, x)
+
+
+_EXACT = Program(_exact, ("load",))
 
 
 def _single(tree: Any) -> Any:
@@ -103,5 +107,6 @@ def stack(trees: Sequence[Any], axis: int | None = None) -> Any:
 def exact(given: list[Given], lanes: Lane, targets: Targets, x: np.ndarray, load: bool = True) -> tuple[np.ndarray, list[State]]:
     """Points in double precision with all that is known of them, each with what is given to it: (settings, states)."""
     with jax.enable_x64(True):
-        settings, state = in_batches(_exact, None, (stack(given), lanes, targets, x), EXACT, {"load": load})
-    return settings, [jax.tree.map(lambda leaf, i=i: leaf[i], state) for i in range(len(x))]
+        settings, state = in_batches(_EXACT, None, (stack(given), lanes, targets, x), EXACT, {"load": load})
+    leaves, tree = jax.tree.flatten(state)
+    return settings, [jax.tree.unflatten(tree, row) for row in zip(*leaves, strict=True)]

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from kvopt.kept_programs import Program
 from kvopt.problem import Problem
 from kvopt.search.grid import DIMENSIONS, Grid
 from kvopt.search.lanes import FIELDS, LOGARITHMIC, Lane, take
@@ -24,7 +25,7 @@ SPARSE = 0.5  # of the Dirichlet shares: most of a budget goes to one or two dim
 LEAST_LOSS, MOST_LOSS = 1e-3, math.log(2)  # of the budgets of a front
 
 
-@jax.jit
+@Program
 def _tables(accuracy: Accuracy, values: Array, formats: Array, z: Array) -> Array:
     accuracy = jax.tree.map(lambda leaf: leaf[:, None], accuracy)
     together = jnp.exp(z * accuracy.interactions.composed_log_sd)
