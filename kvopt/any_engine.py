@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -56,13 +57,19 @@ def ahead(found: Sequence[Answered], objective: str) -> Answered:
     return min(solved, key=lambda one: worth(one.solved.research, objective) if one.solved.research else 0.0, default=today(found, objective))
 
 
-def bound(found: Sequence[Answered], best: Answered) -> dict[str, float | None]:
-    """The most that any deployable plan can give within the model, on any engine that may run it: as `bound` of a result."""
+def bound(found: Sequence[Answered], best: Answered) -> dict[str, Any]:
+    """The most that any deployable plan can give within the model, on any engine that may run it: as `bound` of a result.
+
+    `model_percent`: how much longer prefill and decode steps may take than predicted, at the confidence asked for. The bound is about the search, this about
+    the world.
+    """
+    efficiency, z = best.problem.system().efficiency, float(best.problem.targets.z)
+    spread = {name: 100 * (math.exp(z * float(getattr(efficiency, f"{name}_log_sd"))) - 1) for name in ("prefill", "decode")}
     bounds = [one.solved.bound.sessions_per_gpu_hour for one in found if one.solved.bound is not None]
     if best.solved.answer is None or not bounds:
-        return {"sessions_per_gpu_hour": None, "gap_percent": None}
+        return {"sessions_per_gpu_hour": None, "gap_percent": None, "model_percent": spread}
     value = float(best.solved.answer.state.values["sessions_per_gpu_hour"])
-    return {"sessions_per_gpu_hour": max(bounds), "gap_percent": 100 * (max(bounds) / value - 1)}
+    return {"sessions_per_gpu_hour": max(bounds), "gap_percent": 100 * (max(bounds) / value - 1), "model_percent": spread}
 
 
 def of_plan(problem: Problem, plan: Mapping[str, Any]) -> Problem:

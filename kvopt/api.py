@@ -10,7 +10,7 @@ from typing import Any
 import moocore
 import numpy as np
 
-from kvopt import any_engine, chances, describe, named
+from kvopt import any_engine, block_report, chances, describe, named
 from kvopt.any_engine import Answered
 from kvopt.errors import BadInput, unknown
 from kvopt.head_plans import head_plan
@@ -26,10 +26,11 @@ from kvopt.search import best as search
 from kvopt.search import outcome
 from kvopt.search.best import Point
 from kvopt.search.blocks.answer import evaluated_on
+from kvopt.search.blocks.answer import front as by_block_front
 from kvopt.search.chance import require_draws
 from kvopt.search.evaluate import GOALS
 from kvopt.search.lanes import Choice, memory_left
-from kvopt.search.pipeline import Progress
+from kvopt.search.pipeline import Found, Progress
 from kvopt.search.shadow_prices import accuracy_floor, elasticities
 from kvopt.search.solve import at_latencies, least_broken, vector
 
@@ -37,6 +38,7 @@ LATENCIES = 6  # limits between the least latency found and the best plan's, at 
 OBJECTIVES = ("sessions_per_gpu_hour", "accuracy_retained")
 FRONT_FLOOR = 0.5  # a front that trades accuracy is drawn down to half of it
 FRONT_POINTS = 60
+BLOCK_POINTS = 64  # levels of loss of a front of plans by layer or head
 KEPT = ("plan", "metrics", "constraints", "bottleneck", "evidence", "baseline", "research", "gap", "infeasible")  # of the best plans, beside a front
 
 
@@ -129,16 +131,31 @@ def pareto(
     solved, candidates = ready.solved, ready.solved.candidates
     found, tally = search.run(lowered, candidates, objectives, problem.scenario.seed)
     stricter = at_latencies(lowered, candidates, objectives, found, solved.answer, LATENCIES)
-    today = search.front(lowered, candidates.choices, found, objectives, FRONT_POINTS // 2, load, [solved.answer, solved.baseline, *stricter])
+    by_layer = _by_block(lowered, candidates.choices, found, objectives, research=False)
+    today = search.front(
+        lowered,
+        candidates.choices,
+        found,
+        objectives,
+        FRONT_POINTS // 2,
+        load,
+        [solved.answer, solved.baseline, *stricter, *(p for p, _ in by_layer)],
+    )
     report("front: research plans", 0.75)
     best, wide = ahead.solved.research, ahead.solved.wide
     open_found, open_tally = search.run(open_lowered, wide, objectives, problem.scenario.seed)
     stricter = at_latencies(open_lowered, wide, objectives, open_found, best, LATENCIES)
-    later = search.front(open_lowered, wide.choices, open_found, objectives, FRONT_POINTS, load, [best, *stricter, *today])
+    apart = _by_block(open_lowered, wide.choices, open_found, objectives, research=True)
+    later = search.front(open_lowered, wide.choices, open_found, objectives, FRONT_POINTS, load, [best, *stricter, *today, *(p for p, _ in apart)])
     report("done", 1.0)
     ours = {id(point) for point in today}  # plans of today can lie on the front of research too
-    rows = describe.describe_each([(lowered if id(point) in ours else open_lowered, point) for point in (*today, *later)])
-    data["points"] = [{"front": "deployable" if index < len(today) else "research", **row} for index, row in enumerate(rows)]
+    homes = [evaluated_on(lowered if id(point) in ours else open_lowered, point.choice) for point in (*today, *later)]
+    rows = describe.describe_each(list(zip(homes, (*today, *later), strict=True)))
+    bounds = {id(point): {"bound": bound_of(point, most)} for point, most in (*by_layer, *apart)}
+    data["points"] = [
+        {"front": "deployable" if index < len(today) else "research", **row, **bounds.get(id(point), {})}
+        for index, (point, row) in enumerate(zip((*today, *later), rows, strict=True))
+    ]
     if chance is not None:
         fronts = [
             chances.Searched("deployable", ready.problem, today, candidates.choices, found),
@@ -220,6 +237,20 @@ def _check(problem: Problem, objectives: Sequence[str], fewest: int = 1) -> None
             raise BadInput("objective", name, f"{problem.accelerator.id} has no known {'price' if 'usd' in name else 'power'}")
 
 
+def _by_block(problem: Problem, choices: Sequence[Choice], found: Found, objectives: Sequence[str], research: bool) -> list[tuple[Point, float]]:
+    """Points of a front of plans by layer or head, each with its bound; none unless the scenario asks for them. Raises `BadInput`."""
+    if problem.scenario.per == "model":
+        return []
+    if tuple(objectives) != OBJECTIVES:
+        raise BadInput("per", problem.scenario.per, f"a front per layer or head is drawn over {' and '.join(OBJECTIVES)}")
+    return by_block_front(problem, choices, found, BLOCK_POINTS, research)
+
+
+def bound_of(point: Point, most: float) -> dict[str, float]:
+    """What no plan of the same methods that keeps as much accuracy can exceed [sessions per GPU-hour], and by how much that is more."""
+    return {"sessions_per_gpu_hour": most, "gap_percent": 100 * (most / float(point.state.values[OBJECTIVES[0]]) - 1)}
+
+
 def _lowered(problem: Problem, objectives: Sequence[str]) -> Problem:
     """The problem with the floor that a front over accuracy is drawn down to."""
     if "accuracy_retained" not in objectives:
@@ -248,13 +279,15 @@ def _answer(found: Sequence[Answered], objective: str) -> Result:
         "research": describe.describe(evaluated_on(ahead.problem, research.choice), research) if research else {"plan": None, "metrics": None},
         "bound": any_engine.bound(found, best),
         "elasticities": elasticities(evaluated_on(problem, solved.answer.choice), solved.answer) if solved.answer else {},
+        **({"per": block_report.summary(solved.blocks, solved.uniform)} if problem.scenario.per != "model" else {}),
         "search": {**any_engine.effort(found), "outcomes": outcome.summary(problem, solved.candidates.choices)},
         **any_engine.table(found),
     }
     if closest is not None:
         data["infeasible"] = explain(problem, closest)
     data["gap"] = gap(data)
-    return Result("optimize", data, problem.warnings, solved.answer is not None)
+    tables = block_report.files(solved.answer.choice.blocks) if solved.answer else {}
+    return Result("optimize", data, problem.warnings, solved.answer is not None, files=tables)
 
 
 def _does_not_fit(problem: Problem, kind: str, choice: Choice, fixed: dict[str, float]) -> Result:

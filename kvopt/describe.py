@@ -59,9 +59,9 @@ def describe(problem: Problem, point: Point) -> dict[str, Any]:
 
 def describe_each(found: Sequence[tuple[Problem, Point]]) -> list[dict[str, Any]]:
     """The same of points of several problems, in their order."""
-    groups: dict[int, list[int]] = {}
-    for index, (problem, _) in enumerate(found):
-        groups.setdefault(id(problem), []).append(index)
+    groups: dict[tuple[int, bool, bool], list[int]] = {}  # plans by layer or head are evaluated by a program of their own
+    for index, (problem, point) in enumerate(found):
+        groups.setdefault((id(problem), point.choice.heads is None, point.choice.blocks is None), []).append(index)
     rows: dict[int, dict[str, Any]] = {}
     for places in groups.values():
         rows |= zip(places, describe_all(found[places[0]][0], [found[place][1] for place in places]), strict=True)

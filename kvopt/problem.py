@@ -124,6 +124,7 @@ class Problem:
         """Whether sessions share a prefix that the engine can hold for them."""
         return bool(np.any(self.sessions.shared_prefix > 0)) and self.engine.prefix_caching.available
 
+    @cached_property
     def splitting_heads(self) -> Problem:
         """The same problem for plans in which KV heads differ."""
         return dataclasses.replace(self, splits_heads=True)

@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from kvopt import head_summary, tables, wording
+from kvopt import block_report, head_summary, tables, wording
 from kvopt.realise import gap
 from kvopt.results import Result
 from kvopt.tables import BINDS
@@ -57,7 +57,13 @@ def show(result: Result, console: Console) -> None:
     elif result.kind == "analyze":
         console.print(tables.grid([("Plan", _settings(answer, scenario)), ("Ceiling", _ceiling(answer))]))
     else:
-        console.print(tables.grid([("Today", _today(answer, scenario)), *_lost(answer), ("Ceiling", _ceiling(answer))]))
+        console.print(tables.grid([("Today", _today(answer, scenario)), *_bound(answer), *_lost(answer), ("Ceiling", _ceiling(answer))]))
+        if result.data.get("per"):
+            console.print()
+            for line in block_report.lines(result.data["per"], scenario["per"]):
+                _line(console, line)
+        if (answer.get("plan") or {}).get("blocks"):
+            _line(console, block_report.described(answer["plan"]["blocks"]))
     if not answer.get("infeasible"):
         console.print()
         console.print(tables.metrics(answer, scenario, alone=result.kind == "analyze"))
@@ -131,6 +137,17 @@ def _today(answer: dict[str, Any], scenario: dict[str, Any]) -> str:
         more = [wording.times(metrics[name], bare[name]) for name in ("sessions_per_gpu_hour", "users_per_gpu")]
         against = f"{more[0]} the uncompressed baseline" if more[0] == more[1] else f"{more[0]} and {more[1]} the uncompressed baseline"
     return f"{_settings(answer, scenario)} {_rates(metrics)}: {against}."
+
+
+def _bound(answer: dict[str, Any]) -> list[tuple[str, str]]:
+    """How much better any plan could be, and how far the model itself may be off."""
+    bound = answer.get("bound") or {}
+    if bound.get("gap_percent") is None:
+        return []
+    gap, off = bound["gap_percent"], bound["model_percent"]
+    more = "no deployable plan serves more" if gap < 5e-3 else f"no deployable plan serves over {gap:.2g} % more"
+    world = f"prefill may take {off['prefill']:.0f} % and decoding {off['decode']:.0f} % longer than predicted" if any(off.values()) else "at peak"
+    return [("Bound", f"{more}, within the model; the model itself: {world}.")]
 
 
 def _lost(answer: dict[str, Any]) -> list[tuple[str, str]]:

@@ -22,7 +22,7 @@ from objectives.types import replace
 RESIDENT, PREFIX = FIELDS.index("idle_resident"), FIELDS.index("prefix_cache_tokens")
 CHUNK = FIELDS.index("chunk")
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)  # of idle caches and of shared prefixes that are tried first
-LANES_KEPT = 4  # groupings with their chunk sizes that are refined, for each plan
+LANES_KEPT = 6  # groupings with their chunk sizes that are refined, for each plan
 HALVINGS = 7  # of the steps of the shares: to 1/512
 
 

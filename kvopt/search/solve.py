@@ -39,6 +39,7 @@ class Solved:
     cost: dict[str, float]  # seconds, compile_seconds, evaluations
     bound: Bound | None = None  # on the deployable plan, uniform or by layer
     blocks: dict[str, BlockAnswer | None] = field(default_factory=dict)  # the best plans by layer or head: deployable, research
+    uniform: dict[str, float | None] = field(default_factory=dict)  # [1/h] sessions per GPU-hour of the best uniform plans beside them
 
 
 def solve(problem: Problem, objective: str, progress: Progress) -> Solved:
@@ -66,6 +67,7 @@ def solve(problem: Problem, objective: str, progress: Progress) -> Solved:
         research = answer
     bounded = uniform_bound(problem, today, float(answer.state.values["sessions_per_gpu_hour"])) if answer and objective in RATES else None
     blocks: dict[str, BlockAnswer | None] = {}
+    uniform = {"deployable": _rate(answer), "research": _rate(research)}
     if problem.scenario.per != "model":
         progress(f"plans per {problem.scenario.per}", 0.8)
         blocks = {
@@ -84,7 +86,11 @@ def solve(problem: Problem, objective: str, progress: Progress) -> Solved:
         + (bounded.evaluations if bounded else 0)
         + sum(one.evaluations for one in blocks.values() if one),
     }
-    return Solved(answer, baseline, research, today, tuple(plain), wide, cost, bounded, blocks)
+    return Solved(answer, baseline, research, today, tuple(plain), wide, cost, bounded, blocks, uniform)
+
+
+def _rate(point: Point | None) -> float | None:
+    return None if point is None else float(point.state.values["sessions_per_gpu_hour"])
 
 
 def _better(point: Point | None, other: BlockAnswer | None, objective: str, bound: Bound | None) -> tuple[Point | None, Bound | None]:

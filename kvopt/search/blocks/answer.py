@@ -33,7 +33,7 @@ class BlockAnswer:
 
     problem: Problem  # that the point is evaluated on
     point: Point
-    relaxed: float  # [1/h] sessions per GPU-hour where blocks could mix two values
+    relaxed: float  # [1/h] sessions per GPU-hour where a block may mix two values, at the same schedule
     bound: float  # [1/h] of any plan by block of the methods tried
     methods: tuple[MethodChoice, ...]  # that were tried
     variables: int  # settings of the plan
@@ -42,16 +42,24 @@ class BlockAnswer:
 
 def evaluated_on(problem: Problem, choice: Choice) -> Problem:
     """The problem that a choice is evaluated on."""
-    return problem.splitting_heads() if choice.blocks is not None and choice.blocks.width == "head" else problem
+    return problem.splitting_heads if choice.blocks is not None and choice.blocks.width == "head" else problem
 
 
 def ranked_methods(choices: Sequence[Choice], found: Found, objective: str) -> list[MethodChoice]:
     """The choices of methods that a block can have to itself, by how well their uniform plans come out, then the others."""
     order = np.argsort(found.logs[:, list(GOALS).index(objective)], kind="stable")
-    ranked = [choices[row].methods for row in found.choice[order]] + [choice.methods for choice in choices]
-    unique = {tuple(method.id for method in chosen.methods): chosen for chosen in reversed(ranked)}
-    able = [chosen for chosen in reversed(list(unique.values())) if chosen.methods and {m.dimension for m in chosen.methods} <= SET_BY_BLOCK]
-    return sorted(able, key=lambda chosen: next(i for i, other in enumerate(ranked) if other.methods == chosen.methods))
+    first = dict.fromkeys(int(row) for row in found.choice[order])
+    ranked = {_names(choices[row].methods): choices[row].methods for row in (*first, *range(len(choices)))}
+    return [chosen for chosen in ranked.values() if chosen.methods and {method.dimension for method in chosen.methods} <= SET_BY_BLOCK]
+
+
+def _names(chosen: MethodChoice) -> tuple[str, ...]:
+    return tuple(method.id for method in chosen.methods)
+
+
+def _with(choices: Sequence[Choice], chosen: MethodChoice) -> list[Choice]:
+    """The choices of some methods: every grouping."""
+    return [choice for choice in choices if _names(choice.methods) == _names(chosen)]
 
 
 def deployable_width(problem: Problem, chosen: MethodChoice) -> Width | None:
@@ -70,7 +78,7 @@ def best(problem: Problem, choices: Sequence[Choice], found: Found, objective: s
         width = asked if research else deployable_width(problem, chosen)
         if width is None:
             continue
-        mine = [choice for choice in choices if choice.methods == chosen]
+        mine = _with(choices, chosen)
         search = BlockSearch(problem, mine, width, objective)
         optimum = at_floor(search, problem.scenario.accuracy_floor)
         tried.append(chosen)
@@ -81,12 +89,13 @@ def best(problem: Problem, choices: Sequence[Choice], found: Found, objective: s
         gain = math.exp(optimum.plans.logs[0, search.schedules.goal] - optimum.bound_log)
         bound = max(bound, math.exp(-optimum.plans.logs[0, rate]) * gain)
         home, points = exactly(problem, search, optimum.plans)
-        answers += [(point, home, search) for point in points if point.feasible]
+        relaxed = math.exp(-optimum.plans.logs[0, rate] + optimum.plans.logs[0, search.schedules.goal] - optimum.relaxed_log)
+        answers += [(point, home, search, relaxed) for point in points if point.feasible]
     if not answers:
         return None
-    point, home, search = max(answers, key=lambda one: float(one[0].state.values["sessions_per_gpu_hour"]))
+    point, home, search, relaxed = max(answers, key=lambda one: float(one[0].state.values["sessions_per_gpu_hour"]))
     value = float(point.state.values["sessions_per_gpu_hour"])
-    return BlockAnswer(home, point, bound, max(bound, value), tuple(tried), len(search.blocks.row) * _fields(point.choice.methods), evaluations)
+    return BlockAnswer(home, point, relaxed, max(bound, value), tuple(tried), len(search.blocks.row) * _fields(point.choice.methods), evaluations)
 
 
 def _fields(chosen: MethodChoice) -> int:
@@ -96,7 +105,7 @@ def _fields(chosen: MethodChoice) -> int:
 def exactly(problem: Problem, search: BlockSearch, found: BlockPlans) -> tuple[Problem, list[Point]]:
     """Plans evaluated setting by setting in double precision, and the problem that they are evaluated on."""
     width = search.blocks.width
-    home = problem.splitting_heads() if width == "head" else problem
+    home = problem.splitting_heads if width == "head" else problem
     chosen = []
     for lane, picks in zip(found.lane, found.picks, strict=True):
         made = block_plan(problem, search.methods, width, tables(search.blocks, search.values, picks))
@@ -108,14 +117,22 @@ def exactly(problem: Problem, search: BlockSearch, found: BlockPlans) -> tuple[P
     return home, [Point(choice, vector, state) for choice, vector, state in zip(chosen, x, states, strict=True)]
 
 
-def front(
-    problem: Problem, choices: Sequence[Choice], chosen: MethodChoice, width: Width, count: int, floor: float
-) -> tuple[Problem, list[Point], Any]:
-    """A front of plans by block of one choice of methods with the bound at each point [1/h]: (problem, points, bounds)."""
-    search = BlockSearch(problem, [choice for choice in choices if choice.methods == chosen], width)
-    found = search.front(count, floor)
-    holds = np.flatnonzero((found.broken <= 0).all(axis=1))
-    kept = found.rows(holds)
-    bounds = np.exp(-front_bounds(search, kept))
-    home, points = exactly(problem, search, kept)
-    return home, points, bounds
+def front(problem: Problem, choices: Sequence[Choice], found: Found, count: int, research: bool) -> list[tuple[Point, float]]:
+    """A front over sessions per GPU-hour and accuracy kept, of the methods whose uniform plans serve most: points, and the bound at each [1/h].
+
+    The bound is on plans of the same methods that keep at least as much accuracy. Empty where no method may be set apart. Raises `BadInput`.
+    """
+    for chosen in ranked_methods(choices, found, RATES[0]):
+        width: Any = problem.scenario.per if research else deployable_width(problem, chosen)
+        if width is None:
+            continue
+        search = BlockSearch(problem, _with(choices, chosen), width)
+        made = search.front(count, problem.scenario.accuracy_floor)
+        kept = made.rows(np.flatnonzero((made.broken <= 0).all(axis=1)))
+        if not len(kept.x):
+            continue
+        bounds = np.exp(-front_bounds(search, kept))
+        _, points = exactly(problem, search, kept)
+        pairs = zip(points, bounds, strict=True)
+        return [(point, max(float(bound), float(point.state.values[RATES[0]]))) for point, bound in pairs if point.feasible]
+    return []

@@ -46,10 +46,12 @@ class BlockPlans:
 class BlockSearch:
     """One problem, one choice of methods, every grouping: plans in which each layer or head has its own setting."""
 
-    def __init__(self, problem: Problem, choices: Several[Choice], width: Width, goal: str = "sessions_per_gpu_hour") -> None:
+    def __init__(
+        self, problem: Problem, choices: Several[Choice], width: Width, goal: str = "sessions_per_gpu_hour", blocks: Layout | None = None
+    ) -> None:
         self.problem, self.choices = problem, tuple(choices)
         self.methods = choices[0].methods
-        self.blocks: Layout = layout(problem, width)
+        self.blocks: Layout = layout(problem, width) if blocks is None else blocks
         self.values: Values = values(problem, self.methods, self.blocks)
         self.edges = self.methods.bits.edge_layers_16bit if self.methods.bits else 0
         own = steering(problem, ())
@@ -104,7 +106,7 @@ class BlockSearch:
             near = np.abs(np.arange(count)[:, None] - anchors[None]).argmin(axis=1)
             price = [at_anchor[k] for k in near]
         assert found is not None
-        last = self.scheduled(self.at(budgets, price), budgets, anchors)
+        last = self.scheduled(self.at(budgets, price), budgets, np.arange(count))
         return better(found, last, self.schedules.goal)
 
     def scheduled(self, picks: np.ndarray, budgets: np.ndarray, anchors: np.ndarray) -> BlockPlans:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import jax
 import numpy as np
 
 from kvopt.search.blocks.bound import as_plans, corners
@@ -25,6 +26,7 @@ class Optimum:
     """The best plan by block of one choice of methods."""
 
     plans: BlockPlans  # one row
+    relaxed_log: float  # the goal where a block may mix two values, at the plan's own schedule: what the plan is the repair of
     bound_log: float  # the least log goal that any plan of these methods and groupings can have
 
 
@@ -48,7 +50,7 @@ def at_floor(search: BlockSearch, floor: float) -> Optimum | None:
     weights = tangent(middle, edge)
     incumbent = found.logs[:, search.schedules.goal]
     log = bounds(search, np.array([budget]), *weights, incumbent)
-    return Optimum(found, float(log[0]))
+    return Optimum(found, float(_relaxed(search, found, prices, budget, weights)), float(log[0]))
 
 
 def _within(search: BlockSearch, prices: Prices, budget: float) -> tuple[np.ndarray, Prices] | None:
@@ -66,6 +68,19 @@ def _within(search: BlockSearch, prices: Prices, budget: float) -> tuple[np.ndar
         if lower_end(*_parts(search, picks)) <= budget:
             return picks, prices
     return start, prices
+
+
+def _relaxed(search: BlockSearch, found: BlockPlans, prices: Prices, budget: float, weights: tuple[np.ndarray, np.ndarray]) -> float:
+    """The goal of the Lagrangian relaxation at the plan's schedule: the sums between the two prefixes of the sequence on either side of the budget."""
+    steps = sequence(search.blocks, search.values, Prices(prices.parts, prices.heads, *weights), search.edges)
+    after = min(int(np.searchsorted(steps.loss, budget, side="right")), len(steps.loss) - 1)
+    ends = search.plans(np.array([steps.picks(max(after - 1, 0)), steps.picks(after)])).by_block
+    assert ends is not None
+    span = steps.loss[after] - steps.loss[after - 1] if after else 0.0
+    part = np.clip((budget - steps.loss[after - 1]) / span, 0.0, 1.0) if span > 0 else 0.0
+    mixed = jax.tree.map(lambda leaf: leaf[:1] * (1 - part) + leaf[1:] * part, ends)
+    points = search.schedules.measure(Plans(search.plans(found.picks).x, mixed), np.zeros(1, int), found.lane, found.x)
+    return float(points.logs[0, search.schedules.goal])
 
 
 def _parts(search: BlockSearch, picks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,8 @@ import numpy as np
 from jax import Array
 
 from kvopt.inputs.choice import MethodChoice
+from kvopt.kept_programs import Program
+from kvopt.kept_programs import Program
 from kvopt.problem import Problem
 from kvopt.search.blocks.layout import Layout
 from kvopt.search.grid import STEPS, shares
@@ -47,14 +50,19 @@ def values(problem: Problem, chosen: MethodChoice, blocks: Layout) -> Values:
     single = replace(blocks.folded, layer_count=np.ones_like(blocks.folded.layer_count))
     with jax.enable_x64(True):
         made = [_tables(single, effects, accuracy, part, problem.targets.z) for part in padded.reshape(-1, BATCH, len(INNER))]
-        base = fold(contributions(blocks.fine, UNCOMPRESSED, effects), jnp.asarray(blocks.kinds))
+        base = _base(blocks.fine, effects, blocks.kinds)
     parts, middle, edge = (np.concatenate([np.asarray(one[i]) for one in made])[:count] for i in range(3))
     parts[..., Folded._fields.index("linear")] *= len(single.layer_count) / len(blocks.fine.layer_count)
     parts[..., Folded._fields.index("attention")] /= blocks.kinds.sum(axis=1)
     return Values(found, parts, middle, edge, found[:, 3:].min(axis=1) < 16, np.stack([np.asarray(leaf) for leaf in base], axis=-1))
 
 
-@jax.jit
+@Program
+def _base(fine: Any, effects: Effects, kinds: Array) -> Folded:
+    return fold(contributions(fine, UNCOMPRESSED, effects), kinds)
+
+
+@Program
 def _tables(single: object, effects: Effects, accuracy: Accuracy, settings: Array, z: Array) -> tuple[Array, Array, Array]:
     def one(setting: Array) -> tuple[Array, Array, Array]:
         plan = replace(UNCOMPRESSED, **{name: setting[i] for i, name in enumerate(INNER)})
