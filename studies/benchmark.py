@@ -10,42 +10,75 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
 from kvopt.inputs.choice import MethodChoice
 from kvopt.inputs.scenario import Scenario
 from kvopt.problem import Problem, resolve
 from kvopt.search import programs
+from kvopt.search.blocks.layout import layout
 from kvopt.search.evaluate import Given, evaluate
-from kvopt.search.lanes import FIELDS, PLAN_FIELDS, Lane, make_choices, stacked, take
+from kvopt.search.gradients import total, value_and_gradient
+from kvopt.search.lanes import FIELDS, PLAN_FIELDS, SCHEDULE_FIELDS, ByBlock, Lane, make_choices, stacked, take
 from kvopt.search.pipeline import given
+from objectives.accuracy.composition import Losses, losses
 from objectives.goals import Targets
 from objectives.limits import violations
-from objectives.types import replace
+from objectives.serving.folded import UNCOMPRESSED, Folded, contributions
+from objectives.types import Architecture, replace
 from studies.result import StudyResult
 
 QUESTION = "How many evaluations and gradients a second, and how long until a front, cold and with a warm compilation cache?"
-VALUES, GRADIENTS, PER_LAYER = 65536, 16384, 2048  # points per batch
+UNIFORM, ATOMS, PER_LAYER = 65536, 2048, 4096  # points per batch
+GRADIENTS = 16384  # of them at most, when gradients are taken: more leave the cache
 REPEATS = 9
+INNER = ("token_keep", "key_bits", "value_bits")  # what each layer sets
+BOUNDS: dict[str, tuple[float, float]] = {
+    "key_bits": (2, 16),
+    "value_bits": (2, 16),
+    "batch": (0.1, 64),
+    "chunk": (256, 16384),
+    "prefix_cache_tokens": (0, 0),
+}
+LAYERED = "llama-3.1-70b"  # 80 layers
+
+
+class Rates(NamedTuple):
+    """How fast one compiled program is."""
+
+    values: float  # [1/s]
+    gradients: float  # [1/s], each with its value
+    compile_value_s: float
+    compile_gradient_s: float
 
 
 def run(front: bool = True) -> StudyResult:
     """Rates of one vmapped, compiled program in single precision; `front=False` leaves out the timed fronts, which take minutes."""
-    problem = resolve(Scenario.of())
+    problem, layered = resolve(Scenario.of()), resolve(Scenario.of(model=LAYERED))
     many = problem.workload.model_copy(update={"atoms": tuple(_spread(problem.workload.atoms[0], 32))})
+    varied = Problem(problem.scenario, problem.model, problem.accelerator, problem.engine, many, problem.checkpoints)
+    settings = len(INNER) * len(layout(layered, "layer").row)
     cases = {
-        "one atom, uniform plan": (problem, False),
-        "32 atoms, uniform plan": (Problem(problem.scenario, problem.model, problem.accelerator, problem.engine, many, problem.checkpoints), False),
-        "one atom, plan per layer": (problem, True),
+        "one atom, uniform plan": rates(problem),
+        "32 atoms, uniform plan": rates(varied),
+        f"one atom, {LAYERED}, {settings} settings by layer": rates(layered, per_layer=True),
     }
-    rows: list[dict[str, Any]] = []
-    for name, (case, per_layer) in cases.items():
-        value, gradient, compiled = rates(case, per_layer)
-        rows.append({"what": name, "values per s": value, "gradients per s": gradient, "gradient / value": value / gradient, "compile s": compiled})
+    rows: list[dict[str, Any]] = [
+        {
+            "what": name,
+            "values per s": found.values,
+            "gradients per s": found.gradients,
+            "gradient / value": found.values / found.gradients,
+            "compile value s": found.compile_value_s,
+            "compile gradient s": found.compile_gradient_s,
+        }
+        for name, found in cases.items()
+    ]
     if front:
         cold, warm = front_times()
         rows.append({"what": "kvopt pareto, cold", "seconds": cold})
@@ -53,10 +86,12 @@ def run(front: bool = True) -> StudyResult:
     rows.append({"what": "import kvopt", "seconds": import_time()})
     notes = (
         f"{os.cpu_count()} cores, {platform.machine()}, {jax.devices()[0].device_kind}, jax {jax.__version__}",
-        f"single precision, as searches compile it, best of {REPEATS}; {VALUES:,} values, {GRADIENTS:,} gradients a batch, with atoms or layers {PER_LAYER:,}",
+        f"single precision, as searches compile it, best of {REPEATS}",
+        f"points a batch: {UNIFORM:,}, with 32 atoms {ATOMS:,}, by layer {PER_LAYER:,}; gradients {GRADIENTS:,} at most",
         "a value is the whole model: session rate, users, memory, latencies, accuracy with its bound, and all constraints",
+        "a gradient comes with its value, and is in every setting; compiling includes tracing",
     )
-    columns = ("what", "values per s", "gradients per s", "gradient / value", "compile s", "seconds")
+    columns = ("what", "values per s", "gradients per s", "gradient / value", "compile value s", "compile gradient s", "seconds")
     return StudyResult(title=QUESTION, columns=columns, rows=tuple(rows), notes=notes, ok=True)
 
 
@@ -66,43 +101,55 @@ def _spread(atom: Any, count: int) -> list[Any]:
     return [atom.model_copy(update={"prompt": atom.prompt.model_copy(update={"value": float(prompt)})}) for prompt in prompts]
 
 
-def rates(problem: Problem, per_layer: bool = False) -> tuple[float, float, float]:
-    """(values per second, gradients per second, seconds to compile both), vmapped over random settings on one lane."""
-    lane, own, layers = _lane(problem, per_layer)
+def rates(problem: Problem, per_layer: bool = False) -> Rates:
+    """Rates over random settings on one lane."""
+    made = by_layer(problem) if per_layer else uniform(problem)
+    value, gradient = (programs.compiled(jax.vmap(function, in_axes=(-1, None))) for function in (made.whole, value_and_gradient(made.whole)))
+    shared = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), made.shared)
+    some = jax.tree.map(lambda leaf: leaf[..., :GRADIENTS], made.settings)
+    calls = ((value, made.settings, shared), (gradient, some, shared))
+    compile_s = [_once(*call) for call in calls]
+    best = [np.inf, np.inf]
+    for _ in range(REPEATS):  # in turn, so that what else the machine does falls on both
+        best = [min(least, _once(*call)) for least, call in zip(best, calls, strict=True)]
+    return Rates(made.points / best[0], min(made.points, GRADIENTS) / best[1], *compile_s)
+
+
+class Case(NamedTuple):
+    """A function of settings, and random points to take it at."""
+
+    whole: Callable[[Any, Any], Any]  # of the settings of one point and of what is shared
+    settings: Any
+    shared: Any
+    points: int  # their axis is the last one of all settings
+
+
+def uniform(problem: Problem) -> Case:
+    """Plans that treat all layers alike."""
+    count = ATOMS if len(problem.sessions.weight) > 1 else UNIFORM
     rng = np.random.default_rng(0)
-    count = PER_LAYER if per_layer or len(problem.sessions.weight) > 1 else VALUES
-    low, high = np.full(len(FIELDS), 0.25), np.ones(len(FIELDS))
-    for name, bounds in {
-        "key_bits": (2, 16),
-        "value_bits": (2, 16),
-        "batch": (0.1, 64),
-        "chunk": (256, 16384),
-        "prefix_cache_tokens": (0, 0),
-    }.items():
-        low[FIELDS.index(name)], high[FIELDS.index(name)] = bounds
-    x = rng.uniform(low, high, (count, len(FIELDS))).astype(np.float32)
-    columns = tuple(
-        jnp.asarray(np.broadcast_to(x[:, i, None, None], (count, layers, 1)) if per_layer and name in PLAN_FIELDS else x[:, i])
-        for i, name in enumerate(FIELDS)
-    )
-    shared = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), (own, lane, problem.targets))
-    value, gradient = (programs.compiled(jax.vmap(function, in_axes=(0, None))) for function in (_whole, jax.value_and_grad(_whole)))
-    some = tuple(column[:GRADIENTS] for column in columns)
-    fewer = min(count, GRADIENTS)
-    compile_started = time.perf_counter()
-    jax.block_until_ready((value(columns, shared), gradient(some, shared)))
-    compiled = time.perf_counter() - compile_started
-    return count / _best(value, columns, shared), fewer / _best(gradient, some, shared), compiled
+    return Case(_whole, tuple(_random(rng, name, (count,)) for name in FIELDS), (given(problem, ()), _lane(problem), problem.targets), count)
 
 
-def _lane(problem: Problem, per_layer: bool) -> tuple[Lane, Given, int]:
-    """The uncompressed plan's first grouping, what is given, and how many layers the plan tells apart."""
-    choices = make_choices(problem, [MethodChoice()])
-    lane = take(stacked(problem, choices), np.array(0))
-    own = given(problem, ())
-    if per_layer:
-        own = own._replace(system=replace(own.system, architecture=problem.model.architecture(per_layer=True)))
-    return lane, own, int(own.system.architecture.layer_count.shape[0])
+def by_layer(problem: Problem) -> Case:
+    """Plans of which each layer has settings of its own. The points' axis is the last one, along which processors work on several at once."""
+    blocks, rng = layout(problem, "layer"), np.random.default_rng(0)
+    layers = len(blocks.fine.layer_count)
+    inner = {name: _random(rng, name, (layers, PER_LAYER)) for name in INNER}
+    outer = {name: _random(rng, name, (PER_LAYER,)) for name in SCHEDULE_FIELDS}
+    shared = (given(problem, ()), _lane(problem), problem.targets, blocks.fine, blocks.kinds)
+    return Case(_whole_by_layer, (inner, outer), shared, PER_LAYER)
+
+
+def _random(rng: np.random.Generator, name: str, shape: tuple[int, ...]) -> Array:
+    low, high = BOUNDS.get(name, (0.25, 1.0))
+    return jnp.asarray(rng.uniform(low, high, shape), jnp.float32)
+
+
+def _lane(problem: Problem) -> Lane:
+    """The uncompressed plan's first grouping."""
+    lane: Lane = take(stacked(problem, make_choices(problem, [MethodChoice()])), np.array(0))
+    return lane
 
 
 def _whole(columns: tuple[Any, ...], shared: tuple[Given, Lane, Targets]) -> Any:
@@ -110,13 +157,31 @@ def _whole(columns: tuple[Any, ...], shared: tuple[Given, Lane, Targets]) -> Any
     return sum(state.values.values()) + state.lower + jnp.sum(violations(state.found))
 
 
-def _best(function: Callable[..., Any], *given: Any) -> float:
-    times = []
-    for _ in range(REPEATS):
-        started = time.perf_counter()
-        jax.block_until_ready(function(*given))
-        times.append(time.perf_counter() - started)
-    return min(times)
+def _whole_by_layer(settings: tuple[dict[str, Array], dict[str, Array]], shared: tuple[Given, Lane, Targets, Architecture, Array]) -> Any:
+    """The same for one setting of each of `INNER` a layer `(layers,)`, and the schedule's."""
+    (inner, outer), (own, lane, targets, fine, kinds) = settings, shared
+    by_row = {name: value[:, None, :] for name, value in vars(fine).items() if jnp.ndim(value) == 2}
+    folded, middle, edge = total(_layer)((inner, by_row, kinds.T), (fine, lane, targets.z))
+    layers = kinds.shape[1]
+    folded = folded._replace(linear=folded.linear / layers, attention=folded.attention / jnp.sum(kinds, axis=1, keepdims=True))
+    plan = ByBlock(folded=folded, middle=jax.tree.map(lambda loss: loss / layers, middle), edge=jax.tree.map(lambda loss: loss / layers, edge))
+    untouched = {name: getattr(UNCOMPRESSED, name) for name in PLAN_FIELDS}
+    return _whole(tuple({**untouched, **outer}[name] for name in FIELDS), (own, replace(lane, by_block=plan), targets))
+
+
+def _layer(row: tuple[dict[str, Array], dict[str, Array], Array], shared: tuple[Architecture, Lane, Array]) -> tuple[Folded, Losses, Losses]:
+    """What one layer adds to the sums of its kind, and to the losses at the median and at the confidence asked for."""
+    (inner, of_row, kind), (fine, lane, z) = row, shared
+    plan = replace(UNCOMPRESSED, **inner)
+    adds = contributions(replace(fine, **of_row), plan, lane.effects)
+    return jax.tree.map(lambda leaf: kind[:, None] * leaf, adds), losses(plan, lane.accuracy), losses(plan, lane.accuracy, z=z)
+
+
+def _once(function: Callable[..., Any], *given: Any) -> float:
+    """[s] of one call."""
+    started = time.perf_counter()
+    jax.block_until_ready(function(*given))
+    return time.perf_counter() - started
 
 
 def front_times() -> tuple[float, float]:

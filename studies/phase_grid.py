@@ -15,7 +15,7 @@ from kvopt import named
 from kvopt.metrics import NEARLY
 from kvopt.problem import Problem
 from kvopt.search.batches import in_batches
-from kvopt.search.evaluate import Given, evaluate, saturate
+from kvopt.search.evaluate import Given, State, saturated
 from kvopt.search.ideal import column, free, ideal
 from kvopt.search.lanes import FIELDS, Choice, stacked, take
 from kvopt.search.pipeline import given
@@ -72,9 +72,12 @@ def _carried(shared: tuple[Given, Any, Targets], sessions: Workload, ttft_s: Arr
     def one(workload: Workload, limit: Array, row: Array, settings: Array) -> tuple[Array, Array, Array]:
         mine = own._replace(system=replace(own.system, workload=workload))
         lane, asked = jax.tree.map(lambda leaf: leaf[row], lanes), replace(target, ttft_s=limit)
-        state = evaluate(mine, lane, asked, saturate(mine, lane, asked, settings, steps=STEPS))
-        ceiling = state.service.sessions_per_gpu_s / state.service.ceiling_per_gpu_s
-        return state.values["sessions_per_gpu_hour"], state.broken[jnp.array(JUDGED)], ceiling
+
+        def judged(state: State) -> tuple[Array, Array, Array]:
+            ceiling = state.service.sessions_per_gpu_s / state.service.ceiling_per_gpu_s
+            return state.values["sessions_per_gpu_hour"], state.broken[jnp.array(JUDGED)], ceiling
+
+        return saturated(mine, lane, asked, settings, STEPS, judged)[1]
 
     return jax.vmap(one)(sessions, ttft_s, fate, x)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +31,9 @@ GOALS = {
 
 UNCONSTRAINED_BY = {"ttft_s": "ttft_s", "tpot_s": "tpot_s"}
 """A latency that is an objective is not a constraint as well. Accuracy keeps a floor: a front of accuracy lowers it instead (`kvopt.api.FRONT_FLOOR`)."""
+
+
+T = TypeVar("T")
 
 
 class Given(NamedTuple):
@@ -99,16 +103,27 @@ def saturate(given: Given, lane: Lane, targets: Targets, x: Array, steps: int = 
 
     Memory, latency and utilisation only grow with the load. Where even the least load breaks one, the least load is returned.
     """
-    low, high = jnp.log(lane.low[BATCH]), jnp.log(lane.high[BATCH])
+    return saturated(given, lane, targets, x, steps, lambda state: ())[0]
+
+
+def saturated(given: Given, lane: Lane, targets: Targets, x: Array, steps: int, of: Callable[[State], T]) -> tuple[Array, T]:
+    """The settings of `saturate`, and what is wanted of the state there.
+
+    The last turn of the loop evaluates the answer: the model stands in the program once, and compiles in half the time.
+    """
 
     def at(log_batch: Array) -> Array:
         return x.at[BATCH].set(jnp.exp(log_batch))
 
-    def halve(_: int, bounds: tuple[Array, Array]) -> tuple[Array, Array]:
-        middle = (bounds[0] + bounds[1]) / 2
+    def turn(count: Array, carry: tuple[Array, Array, T]) -> tuple[Array, Array, T]:
+        low, high, _ = carry
+        middle = jnp.where(count < steps, (low + high) / 2, low)
+        state = evaluate(given, lane, targets, at(middle))
         # accuracy does not depend on the load: a plan below the floor is still saturated, and found infeasible afterwards
-        holds = jnp.all((given.active * evaluate(given, lane, targets, at(middle)).broken)[:-1] <= 0)
-        return jnp.where(holds, middle, bounds[0]), jnp.where(holds, bounds[1], middle)
+        holds = jnp.all((given.active * state.broken)[:-1] <= 0)
+        return jnp.where(holds, middle, low), jnp.where(holds, high, middle), of(state)
 
-    best, _ = jax.lax.fori_loop(0, steps, halve, (low, high))
-    return at(best)
+    shapes = jax.eval_shape(lambda: of(evaluate(given, lane, targets, x)))
+    nothing = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    best, _, found = jax.lax.fori_loop(0, steps + 1, turn, (jnp.log(lane.low[BATCH]), jnp.log(lane.high[BATCH]), nothing))
+    return at(best), found

@@ -13,6 +13,7 @@ import optax
 from jax import Array
 
 from kvopt.search.evaluate import GOALS, Given, evaluate, log_goal
+from kvopt.search.gradients import value_and_gradient
 from kvopt.search.lanes import LOGARITHMIC, Lane
 from objectives.goals import Targets
 from objectives.limits import NAMES
@@ -71,7 +72,7 @@ def improve(given: Given, lane: Lane, targets: Targets, scalarisation: Scalarisa
         charged = jnp.maximum(multipliers + penalty * broken, 0.0)
         return goal + jnp.sum(charged**2 - multipliers**2) / (2 * penalty), broken
 
-    gradient_of = jax.value_and_grad(lagrangian, has_aux=True)
+    gradient_of = value_and_gradient(lagrangian, has_aux=True)
 
     def step(carry: Any, count: Array) -> tuple[Any, None]:
         z, state, multipliers, penalty = carry

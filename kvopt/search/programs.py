@@ -13,7 +13,7 @@ import numpy as np
 from kvopt.kept_programs import Program
 from kvopt.search.batches import in_batches
 from kvopt.search.batches import rows as rows
-from kvopt.search.evaluate import GOALS, Given, State, evaluate, log_goal, saturate
+from kvopt.search.evaluate import GOALS, Given, State, evaluate, log_goal, saturated
 from kvopt.search.gradients import KEEP_BARRIERS
 from kvopt.search.lagrangian import Scalarisation, improve
 from kvopt.search.lanes import Lane
@@ -55,9 +55,13 @@ def compiled(function: Callable[..., Any], *static: str) -> Callable[..., Any]:
 
 def _measure(given: Given, lanes: Lane, targets: Targets, x: Any, load: bool) -> tuple[Any, Any, Any]:
     def one(lane: Lane, target: Targets, settings: Any) -> tuple[Any, Any, Any]:
-        best = saturate(given, lane, target, settings, steps=24) if load else settings
-        state = evaluate(given, lane, target, best)
-        return best, jnp.stack([log_goal(name, state) for name in GOALS]), given.active * state.broken
+        def judged(state: State) -> tuple[Any, Any]:
+            return jnp.stack([log_goal(name, state) for name in GOALS]), given.active * state.broken
+
+        if load:
+            best, found = saturated(given, lane, target, settings, 24, judged)
+            return best, *found
+        return settings, *judged(evaluate(given, lane, target, settings))
 
     return jax.vmap(one)(lanes, targets, x)
 
@@ -68,8 +72,9 @@ def _improve(given: Given, lanes: Lane, targets: Targets, scalarisations: Scalar
 
 def _exact(_: None, given: Given, lanes: Lane, targets: Targets, x: Any, load: bool) -> tuple[Any, State]:
     def one(own: Given, lane: Lane, target: Targets, settings: Any) -> tuple[Any, State]:
-        best = saturate(own, lane, target, settings, steps=50) if load else settings
-        return best, evaluate(own, lane, target, best)
+        if load:
+            return saturated(own, lane, target, settings, 50, lambda state: state)
+        return settings, evaluate(own, lane, target, settings)
 
     return jax.vmap(one)(given, lanes, targets, x)
 

@@ -93,6 +93,8 @@ def losses(plan: Plan, accuracy: Accuracy, shares: Shares | None = None, z: Scal
         bits=weighted_mean(bits_loss(plan.key_bits, plan.value_bits, accuracy.bits, z), shares.content),
         interactions=weighted_mean(together(plan, rank, accuracy.interactions) * jnp.exp(z * accuracy.interactions.log_sd), shares.content),
     )
+    if isinstance(z, float) and z == 0:
+        return found
     combined = jnp.exp(z * accuracy.interactions.composed_log_sd)
     return jax.tree.map(lambda loss: loss * combined, found)
 

@@ -10,6 +10,8 @@ Every curve is exactly 0 without compression, never falls when more is given up,
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -62,7 +64,7 @@ def keep_loss(keep: PerHead, curve: KeepLoss, z: Scalar = 0.0) -> Float[Array, .
     """
     dropped = -jnp.log(jnp.maximum(keep, SMALLEST_KEEP))
     median = curve.amplitude * jnp.log1p(curve.weight * jnp.expm1(curve.slope * dropped)) + curve.floor * (1 - jnp.asarray(keep))
-    return median * jnp.exp(z * (curve.log_sd + curve.log_sd_growth * dropped))
+    return _at(median, z, lambda: curve.log_sd + curve.log_sd_growth * dropped)
 
 
 def bits_loss(key_bits: PerHead, value_bits: PerHead, curve: BitsLoss, z: Scalar = 0.0) -> Float[Array, ...]:
@@ -71,8 +73,12 @@ def bits_loss(key_bits: PerHead, value_bits: PerHead, curve: BitsLoss, z: Scalar
         curve.rate * (FULL_BITS - value_bits)
     )
     median = exponential + curve.floor * (_fade(key_bits) + _fade(value_bits)) / 2
-    below = FULL_BITS - (jnp.asarray(key_bits) + value_bits) / 2
-    return median * jnp.exp(z * (curve.log_sd + curve.log_sd_growth * below))
+    return _at(median, z, lambda: curve.log_sd + curve.log_sd_growth * (FULL_BITS - (jnp.asarray(key_bits) + value_bits) / 2))
+
+
+def _at(median: Array, z: Scalar, log_sd: Callable[[], Array]) -> Array:
+    """A loss at z standard deviations of its logarithm. The median is asked for as often as the edge, and a compiler cannot leave out exp(0)."""
+    return median if isinstance(z, float) and z == 0 else median * jnp.exp(z * log_sd())
 
 
 def _fade(bits: PerHead) -> Float[Array, ...]:
