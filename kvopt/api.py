@@ -97,7 +97,7 @@ def pareto(
     chance: int | None = None,
     **fields: Any,
 ) -> Result:
-    """The front over two or three objectives, of plans that the engine can run today and of research plans, with the best plan of each.
+    """The front over two to four objectives, of plans that the engine can run today and of research plans, with the best plan of each.
 
     A front over accuracy goes below the floor, down to half: the floor is the person's choice to make on it. Where any engine may run the answer, each front is
     that of the engine whose best plan it holds. `chance`: draws of the fitted quantities in which all limits must hold together, as `kvopt.chances` adds them.
@@ -229,8 +229,8 @@ def _check(problem: Problem, objectives: Sequence[str], fewest: int = 1) -> None
     for name in objectives:
         if name not in GOALS:
             raise unknown("objective", name, GOALS)
-    if not fewest <= len(objectives) <= 3 or len(set(objectives)) != len(objectives):
-        raise BadInput("objectives", ", ".join(objectives), f"give {fewest} to 3 different ones")
+    if not fewest <= len(objectives) <= 4 or len(set(objectives)) != len(objectives):
+        raise BadInput("objectives", ", ".join(objectives), f"give {fewest} to 4 different ones")
     device = problem.device(problem.checkpoints[0])
     for name, number in (("cost_per_session_usd", device.price_per_hour), ("energy_per_session_j", device.power)):
         if name in objectives and np.isnan(float(number)):

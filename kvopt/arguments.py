@@ -87,7 +87,7 @@ def _question(verb: argparse.ArgumentParser, name: str) -> None:
             "--objectives",
             default="sessions_per_gpu_hour,accuracy_retained",
             metavar="X,Y",
-            help="two or three (default sessions_per_gpu_hour,accuracy_retained)",
+            help="two to four (default sessions_per_gpu_hour,accuracy_retained)",
         )
         verb.add_argument(
             "--chance", metavar="DRAWS", type=int, help="draws of the fitted quantities in which all limits must hold together, e.g. 256"

@@ -98,7 +98,7 @@ REFUSED = [
     ("analyze --methods fp8,kivi:4", "at most one per dimension"),
     ("optimize --objective sesions_per_gpu_hour", "did you mean sessions_per_gpu_hour"),
     ("optimize --model inkling", "does not hold parameters"),
-    ("pareto --objectives ttft_s", "give 2 to 3 different ones"),
+    ("pareto --objectives ttft_s", "give 2 to 4 different ones"),
     ("study run papr", "papr: not known; did you mean paper"),
     ("study run", "needs a name"),
     ("study run nowhere.yaml", "cannot be read"),

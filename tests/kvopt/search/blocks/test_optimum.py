@@ -111,6 +111,6 @@ def test_an_engine_gets_precision_by_layer_and_the_plan_reads_back():
 
 def test_models_whose_layers_cannot_be_set_apart_are_refused():
     with pytest.raises(BadInput, match="one latent or one KV head"):
-        searched(["kivi"], "head", model="deepseek-v3", gpus=8)
-    with pytest.raises(BadInput, match="per layer or per head takes"):
+        searched(["kivi"], "head", model="deepseek-v3", accelerator="h200-sxm", gpus=8)
+    with pytest.raises(BadInput, match="per layer or head takes"):
         api.optimize(Scenario.of(**SMALL, per="layer"), objective="ttft_s")
