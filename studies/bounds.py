@@ -20,7 +20,7 @@ from kvopt.search.block_plan import Width
 from kvopt.search.blocks.front import BlockSearch
 from kvopt.search.blocks.optimum import front_bounds
 from kvopt.search.evaluate import GOALS
-from kvopt.search.lanes import BATCH, FIELDS, chunk_sizes, make_choices, take
+from kvopt.search.lanes import FIELDS, chunk_sizes, make_choices, take
 from kvopt.search.offers import offered
 from kvopt.search.pipeline import Space, given, known, space
 from kvopt.search.uniform_bound import uniform_bound

@@ -1,97 +1,158 @@
-"""The study `peers`: kvopt and aiconfigurator side by side, on benchmarks that neither of kvopt's fits has seen."""
+"""The study `peers`: kvopt and the optimizers that one could use in its place, on the same problems with the same model, hypervolume against time."""
 
 from __future__ import annotations
 
-import math
+import json
+import os
+import pickle
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from kvopt.validation.latency import predict
-from kvopt.validation.rows import Row
-from studies.evidence import AICONFIGURATOR, LATENCY, table
-from studies.left_out import left_out, rows_of, summary
+from kvopt.cli import cache_folder, programs_folder
+from kvopt.errors import BadInput, unknown
+from kvopt.results import write_atomically
+from studies.peers_adapters import METHODS
+from studies.peers_problems import PROBLEMS
+from studies.peers_table import columns, notes, rows
+from studies.planner_speed import planner_rows
 from studies.result import StudyResult
 
-QUESTION = "How far are kvopt and aiconfigurator from measured TTFT and TPOT, each group of settings left out of kvopt's fit?"
-OUTSIDE = "not in kvopt's evidence"
-COLUMNS = {"ttft_s": "aic_predicted_ttft_ms", "tpot_ms": "aic_predicted_tpot_ms"}
+QUESTION = "How soon does each optimizer find how much of the front, all with the same model, box, constraints and repair?"
+WARM_S = 3.0  # [s] that a run to fill the compilation cache goes on after its first evaluation
+WARM_RUNS = 3  # of these at most, until one adds nothing to the cache
+GRACE_S = 600.0  # [s] after which a run that does not end is given up
+CODE = "import sys; from studies.peers_runs import main; main(sys.argv[1])"
 
 
-def run(out: Path | None = None, path: Path = LATENCY) -> StudyResult:
-    """One row per accelerator and engine, dense models and mixtures apart; rows whose precision is not known are left out. `path`: the measurements."""
-    found = left_out("settings", path)
-    case_of = {one.line: case for case, one in enumerate(found.data.measurements)}
-    by_id = {row.text("source_id"): case_of[row.line] for row in table(path).rows if row.text("source_id") and row.line in case_of}
-    pairs = []
-    unknown, missing = 0, 0
-    for row in table(AICONFIGURATOR).rows:
-        case = by_id.get(row.text("id"))
-        if not row.text("precision"):
-            unknown += 1
-        elif case is None:
-            missing += 1
-        else:
-            pairs.append((case, row))
-    predicted = rows_of(found, [case for case, _ in pairs])
-    errors: dict[str, dict[str, list[tuple[float, float]]]] = {}
-    for case, row in pairs:
-        one = found.data.measurements[case]
-        kind = "mixtures of experts" if one.model.routed else "dense"
-        for name in (f"all {kind}", f"{one.accelerator.id} {one.engine} {one.weights} {'MoE' if one.model.routed else 'dense'}"):
-            for quantity, column in COLUMNS.items():
-                measured = one.measured[quantity] / (1e3 if quantity == "tpot_ms" else 1.0)
-                theirs = row.number(column)
-                if quantity in predicted[case] and theirs:
-                    pair = (math.log(predicted[case][quantity] / measured), math.log(theirs / 1e3 / measured))
-                    errors.setdefault(name, {}).setdefault(quantity, []).append(pair)
-    unseen, refused = outside()
-    errors |= unseen
-    order = sorted(errors, key=lambda name: (name.startswith(OUTSIDE), not name.startswith("all"), name))
-    rows = [_row(name, quantity, np.array(errors[name][quantity])) for name in order for quantity in COLUMNS]
-    notes = (
-        f"{len(pairs)} rows of kvopt's evidence; {unknown} of unknown precision are left out, {missing} are not in its evidence",
-        f"{OUTSIDE}: predicted by the catalog's profiles, which were fitted to none of them; {refused} of unknown models are left out",
-        "each group of rows that differ in tensor parallelism, batch and engine version alone is predicted by profiles fitted without it",
-        "aiconfigurator 0.12.0 (Apache-2.0): its own script over its own sample, kernel tables of the nearest engine version",
+def run(
+    out: Path | None = None, seeds: int = 5, seconds: float = 60.0, problems: str | None = None, methods: str | None = None, planners: bool = True
+) -> StudyResult:
+    """One row a problem and optimizer, of the medians over seeds.
+
+    `problems`, `methods`: names joined by commas, all unless said otherwise. Runs go one after another, each a process of its own, and are kept in
+    `out/runs`: a study that was stopped goes on from there. `planners`: times an estimate of public planners as well. Raises `BadInput`.
+    """
+    for name, value in (("seeds", seeds), ("seconds", seconds)):
+        if value <= 0:
+            raise BadInput(name, value, "must be above 0")
+    asked_problems, asked_methods = _named("problems", problems, list(PROBLEMS)), _named("methods", methods, list(METHODS))
+    able = [name for name in asked_methods if METHODS[name].installed]
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch if out is None else out) / "runs"
+        folder.mkdir(parents=True, exist_ok=True)
+        found = _all_runs(folder, asked_problems, able, seeds, seconds)
+    failed = [f"{one['problem']}, {one['method']}, seed {one['seed']}: {one['failed']}" for one in found if "failed" in one]
+    whole = [one for one in found if "failed" not in one]
+    table = [*rows(whole, seconds), *(planner_rows() if planners else ())]
+    left_out = [f"{name}: {METHODS[name].package} is not installed (pip install 'kvopt[compare]')" for name in asked_methods if name not in able]
+    if out is not None and whole:
+        from studies.peers_plot import figure
+
+        drawing = figure(whole)
+        for suffix in ("png", "svg"):
+            drawing.savefig(out / f"peers.{suffix}")
+    return StudyResult(
+        title=QUESTION,
+        columns=columns(seconds),
+        rows=tuple(table),
+        notes=(*notes(whole, seconds), *left_out, *failed),
+        ok=not failed,
+        hidden=tuple(name for name in columns(seconds) if name.endswith("excl.")),
     )
-    return StudyResult(title=QUESTION, columns=tuple(rows[0]), rows=tuple(rows), notes=notes)
 
 
-def outside() -> tuple[dict[str, dict[str, list[tuple[float, float]]]], int]:
-    """ln(predicted / measured) of kvopt and of aiconfigurator for rows of its sample that kvopt's evidence does not hold, and how many kvopt refuses."""
-    held = {row.text("source_id") for row in table(LATENCY).rows}
-    rows = [row for row in table(AICONFIGURATOR).rows if row.text("precision") and row.text("id") not in held]
-    outcomes = predict([Row(row.line, _cells(row)) for row in rows], 0.5) if rows else []
-    found: dict[str, dict[str, list[tuple[float, float]]]] = {}
-    for row, outcome in zip(rows, outcomes, strict=True):
-        kind = "MoE" if "MoE" in outcome.group else "dense"
-        for prediction in outcome.predictions:
-            theirs = row.number(COLUMNS[prediction.quantity])
-            if theirs and prediction.measured:
-                milliseconds = prediction.measured * (1e3 if prediction.quantity == "ttft_s" else 1.0)
-                pair = (math.log(prediction.predicted / prediction.measured), math.log(theirs / milliseconds))
-                found.setdefault(f"{OUTSIDE}, {kind}", {}).setdefault(prediction.quantity, []).append(pair)
-    return found, sum(outcome.refused for outcome in outcomes)
+def _named(option: str, text: str | None, known: Sequence[str]) -> list[str]:
+    """The names in a comma-separated option; all where it is not given."""
+    names = list(known) if text is None else [name.strip() for name in text.split(",") if name.strip()]
+    for name in names:
+        if name not in known:
+            raise unknown(option, name, known)
+    return names
 
 
-def _cells(row: Row) -> dict[str, str]:
-    """A row of its sample under the names of a measurements file."""
-    names = {"model": "model_path", "gpu": "system", "engine": "backend", "version": "backend_version", "weight_dtype": "precision"}
-    names |= {"prompt_len": "isl", "output_len": "osl", "batch": "batch_size", "tp": "tp_size", "num_gpus": "tp_size", "tpot_ms": "silicon_tpot_ms"}
-    cells = {name: row.text(column) for name, column in names.items()}
-    return {**cells, "ttft_s": str(float(row.text("silicon_ttft_ms")) / 1e3), "note": "InferenceMAX" if cells["engine"] == "trtllm" else ""}
+def _all_runs(folder: Path, problems: Sequence[str], methods: Sequence[str], seeds: int, seconds: float) -> list[dict[str, Any]]:
+    """Every run, from its file where it is there already; seeds outermost, so that a study that is stopped has something of everything."""
+    cases = [
+        _asked(folder, problem, method, seed, seconds)
+        for seed in range(seeds)
+        for problem in problems
+        for method in methods
+        if _able(problem, method)
+    ]
+    missing = [case for case in cases if _kept(case) is None]
+    for problem in dict.fromkeys(case["problem"] for case in missing):
+        hand_over(problem, folder)
+    failures: dict[str, str] = {}
+    for case in {(case["problem"], case["method"]): case for case in reversed(missing)}.values():
+        _warm(case)
+    for case in missing:
+        failure = launch(case)
+        if failure is not None:
+            failures[case["file"]] = failure
+    return [{**case, "failed": failures[case["file"]]} if case["file"] in failures else _kept(case) or {} for case in cases]
 
 
-def _row(name: str, quantity: str, pairs: np.ndarray) -> dict[str, Any]:
-    ours, theirs = summary(pairs[:, 0]), summary(pairs[:, 1])
-    return {
-        "rows": name,
-        "quantity": "TTFT" if quantity == "ttft_s" else "TPOT",
-        "n": int(ours["n"]),
-        "kvopt median %": ours["median %"],
-        "kvopt 90th pct %": ours["90th pct %"],
-        "aiconfigurator median %": theirs["median %"],
-        "aiconfigurator 90th pct %": theirs["90th pct %"],
-    }
+def _able(problem: str, method: str) -> bool:
+    """Whether a method can take a problem."""
+    on = METHODS[method].on
+    return on is None or problem in on
+
+
+def _asked(folder: Path, problem: str, method: str, seed: int, seconds: float) -> dict[str, Any]:
+    name = re.sub(r"[^a-z0-9]+", "-", f"{problem} {method}".lower())
+    files = {"file": str(folder / f"{name}-{seed}.json"), "pickle": str(folder / f"{problem}.pickle")}
+    return {"problem": problem, "method": method, "seed": seed, "seconds": seconds, **files}
+
+
+def hand_over(problem: str, folder: Path) -> None:
+    """Writes a resolved problem for all its runs, its reference point within: none of them spends time on resolving it."""
+    made = PROBLEMS[problem]()
+    assert np.all(np.isfinite(made.reference))
+    write_atomically(folder / f"{problem}.pickle", pickle.dumps(made))
+
+
+def _kept(asked: dict[str, Any]) -> dict[str, Any] | None:
+    """A run of these seconds that was made before; none where there is none."""
+    try:
+        found: dict[str, Any] = json.loads(Path(asked["file"]).read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError):
+        return None
+    return found if found["seconds"] == asked["seconds"] else None
+
+
+def _warm(case: dict[str, Any]) -> None:
+    """Runs of which nothing is kept, until one adds nothing to the compilation cache: each goes on for `WARM_S` after its first evaluation."""
+    with tempfile.TemporaryDirectory() as scratch:
+        for _ in range(WARM_RUNS):
+            before = _programs()
+            launch({**case, "seconds": GRACE_S, "after_first": WARM_S, "file": str(Path(scratch) / "run.json")})
+            if _programs() == before:
+                return
+
+
+def _programs() -> set[str]:
+    """The compiled programs that are kept on disk."""
+    return {path.name for folder, ending in ((cache_folder(), "-cache"), (programs_folder(), ".program")) for path in folder.glob(f"*{ending}")}
+
+
+def launch(case: dict[str, Any]) -> str | None:
+    """One run in a process of its own, which writes its file; what went wrong, or none. Its threads are as many as there are cores."""
+    cores = str(os.cpu_count() or 1)
+    threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS"), cores)
+    environment = {**os.environ, **threads, "KVOPT_CACHE": str(cache_folder().parent)}
+    text = json.dumps({**case, "launched": time.time()})
+    try:
+        done = subprocess.run(
+            [sys.executable, "-W", "ignore", "-c", CODE, text], env=environment, capture_output=True, text=True, timeout=case["seconds"] + GRACE_S
+        )
+    except subprocess.TimeoutExpired:
+        return f"did not end within {GRACE_S:g} s after its time"
+    return None if done.returncode == 0 else (done.stderr.strip().splitlines() or ["failed"])[-1][:200]

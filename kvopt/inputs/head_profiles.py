@@ -14,7 +14,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from pydantic import Field
-from scipy.optimize import least_squares
 
 from kvopt import catalog
 from kvopt.catalog import read_yaml
@@ -76,6 +75,8 @@ def measured(values: Floats) -> Floats:
 
 def fitted(curves: Floats) -> Curve:
     """The least-squares curve through measured ones, `(files, shares)` or `(shares,)`."""
+    from scipy.optimize import least_squares  # a third of a second, which most runs need not spend
+
     curves = np.atleast_2d(curves)
 
     def error(at: Floats) -> Any:

@@ -229,7 +229,7 @@ def test_bits_that_the_method_does_not_have_are_refused(kvtuner):
 
 
 def test_searches_refuse_head_scores(gates):
-    with pytest.raises(BadInput, match="no search does yet"):
+    with pytest.raises(BadInput, match="with --per layer or --per head"):
         api.optimize(**ONE_TURN, methods="duoattention:0.5", head_scores=gates)
 
 

@@ -60,6 +60,12 @@ class BlockSearch:
         self.schedules = Schedules(problem, self.given, self.lanes, list(GOALS).index(goal))
         self.retained = -np.log(np.array([choice.weights.retained for choice in self.choices]))
 
+    def revalued(self, found: Values | None) -> BlockSearch:
+        """The same with these values, as numbers alone: it can be pickled, and keeps neither the problem nor the choices that it was made from."""
+        other = object.__new__(BlockSearch)
+        other.__dict__.update({**self.__dict__, "problem": None, "choices": (), "methods": None, "values": found})
+        return other
+
     def prices(self) -> Prices:
         """To begin with: every byte alike, wherever it is held, read or moved; the loss at the median."""
         whole = np.maximum(self.values.base.sum(axis=(0, 1)), 1e-300)

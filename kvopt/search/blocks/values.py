@@ -13,7 +13,6 @@ from jax import Array
 
 from kvopt.inputs.choice import MethodChoice
 from kvopt.kept_programs import Program
-from kvopt.kept_programs import Program
 from kvopt.problem import Problem
 from kvopt.search.blocks.layout import Layout
 from kvopt.search.grid import STEPS, shares
@@ -40,21 +39,40 @@ class Values:
 
 def values(problem: Problem, chosen: MethodChoice, blocks: Layout) -> Values:
     """Every deployable value of a block under the methods."""
-    pairs = [(entry.key_bits, entry.value_bits) for entry in chosen.bits.formats] if chosen.bits else []
-    formats = list(dict.fromkeys([(16.0, 16.0), *pairs]))
-    axes = [shares(chosen.token, STEPS["token"]), shares(chosen.rank, STEPS["key_rank"]), shares(chosen.rank, STEPS["value_rank"])]
-    found = np.array([(*kept, *pair) for kept in itertools.product(*(axis[::-1] for axis in axes)) for pair in formats])
-    effects, accuracy = chosen.effects(), chosen.accuracy(problem.asked)
-    count = len(found)
-    padded = np.concatenate([found, np.repeat(found[:1], -count % BATCH, axis=0)])
-    single = replace(blocks.folded, layer_count=np.ones_like(blocks.folded.layer_count))
-    with jax.enable_x64(True):
-        made = [_tables(single, effects, accuracy, part, problem.targets.z) for part in padded.reshape(-1, BATCH, len(INNER))]
-        base = _base(blocks.fine, effects, blocks.kinds)
-    parts, middle, edge = (np.concatenate([np.asarray(one[i]) for one in made])[:count] for i in range(3))
-    parts[..., Folded._fields.index("linear")] *= len(single.layer_count) / len(blocks.fine.layer_count)
-    parts[..., Folded._fields.index("attention")] /= blocks.kinds.sum(axis=1)
-    return Values(found, parts, middle, edge, found[:, 3:].min(axis=1) < 16, np.stack([np.asarray(leaf) for leaf in base], axis=-1))
+    return Combinations.of(problem, chosen).values(blocks)
+
+
+@dataclass(frozen=True)
+class Combinations:
+    """The settings that a block can have, and what they are judged by: all that values are made from, as numbers."""
+
+    axes: tuple[np.ndarray, ...]  # shares of tokens, key and value rank, falling
+    formats: np.ndarray  # (formats, 2) key and value bits, 16 first
+    effects: Effects
+    accuracy: Accuracy
+    z: Any
+
+    @classmethod
+    def of(cls, problem: Problem, chosen: MethodChoice) -> Combinations:
+        """Those of a choice of methods."""
+        pairs = [(entry.key_bits, entry.value_bits) for entry in chosen.bits.formats] if chosen.bits else []
+        axes = (shares(chosen.token, STEPS["token"]), shares(chosen.rank, STEPS["key_rank"]), shares(chosen.rank, STEPS["value_rank"]))
+        formats = np.array(list(dict.fromkeys([(16.0, 16.0), *pairs])))
+        return cls(tuple(np.asarray(axis)[::-1] for axis in axes), formats, chosen.effects(), chosen.accuracy(problem.asked), problem.targets.z)
+
+    def values(self, blocks: Layout) -> Values:
+        """What each of them holds, reads and loses."""
+        found = np.array([(*kept, *pair) for kept in itertools.product(*self.axes) for pair in self.formats])
+        count = len(found)
+        padded = np.concatenate([found, np.repeat(found[:1], -count % BATCH, axis=0)])
+        single = replace(blocks.folded, layer_count=np.ones_like(blocks.folded.layer_count))
+        with jax.enable_x64(True):
+            made = [_tables(single, self.effects, self.accuracy, part, self.z) for part in padded.reshape(-1, BATCH, len(INNER))]
+            base = _base(blocks.fine, self.effects, blocks.kinds)
+        parts, middle, edge = (np.concatenate([np.asarray(one[i]) for one in made])[:count] for i in range(3))
+        parts[..., Folded._fields.index("linear")] *= len(single.layer_count) / len(blocks.fine.layer_count)
+        parts[..., Folded._fields.index("attention")] /= blocks.kinds.sum(axis=1)
+        return Values(found, parts, middle, edge, found[:, 3:].min(axis=1) < 16, np.stack([np.asarray(leaf) for leaf in base], axis=-1))
 
 
 @Program
