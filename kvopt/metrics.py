@@ -21,7 +21,7 @@ from objectives.limits import AT_LEAST, NAMES
 from objectives.serving import decode, switching
 from objectives.serving.concurrency import kv_pool_bytes, reserved_bytes
 from objectives.serving.group import weight_bytes
-from objectives.serving.kv_cache import session_bytes
+from objectives.serving.kv_cache import session_bytes, token_bytes
 from objectives.serving.prefill import alone_s
 from objectives.serving.session import Service
 from objectives.types import replace
@@ -56,7 +56,7 @@ def _at_context(own: Given, lanes: Lane, x: Any, context: Any, new_tokens: Any) 
         grouped = session_bytes(arch, effects, have.stored, context)
         pool = kv_pool_bytes(system, schedule)
         return {
-            "kv_bytes_per_token": session_bytes(arch, effects, once, context + 1) - session,
+            "kv_bytes_per_token": token_bytes(arch, effects, once, context),
             "kv_bytes_per_session": session,
             "weight_bytes": weight_bytes(arch, system.checkpoint),
             "fitting": jnp.maximum(pool, 0) / grouped,

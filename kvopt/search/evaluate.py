@@ -98,17 +98,10 @@ def feasible(given: Given, state: State) -> Array:
     return jnp.all(given.active * state.broken <= 0)
 
 
-def saturate(given: Given, lane: Lane, targets: Targets, x: Array, steps: int = 40) -> Array:
-    """The same settings at the largest number of decodes in flight that breaks no constraint, by bisection on its logarithm: `(fields,)`.
-
-    Memory, latency and utilisation only grow with the load. Where even the least load breaks one, the least load is returned.
-    """
-    return saturated(given, lane, targets, x, steps, lambda state: ())[0]
-
-
 def saturated(given: Given, lane: Lane, targets: Targets, x: Array, steps: int, of: Callable[[State], T]) -> tuple[Array, T]:
-    """The settings of `saturate`, and what is wanted of the state there.
+    """The same settings at the largest number of decodes in flight that breaks no constraint `(fields,)`, and what is wanted of the state there.
 
+    By bisection on its logarithm: memory, latency and utilisation only grow with the load. Where even the least load breaks one, the least load is returned.
     The last turn of the loop evaluates the answer: the model stands in the program once, and compiles in half the time.
     """
 

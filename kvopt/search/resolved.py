@@ -1,6 +1,6 @@
 """A deployed plan solved again where its inputs have moved: its load, the share of idle caches that stays in HBM, and the room for shared prefixes.
 
-The plan and its grouping stay. The load is the largest that holds (`kvopt.search.evaluate.saturate`). The shares are found by steps: where every constraint is
+The plan and its grouping stay. The load is the largest that holds (`kvopt.search.evaluate.saturated`). The shares are found by steps: where every constraint is
 taken as linear, the best load at any shares near by is known at once; of the best of three distances the one is kept that truly serves most. All moved settings
 take their steps together.
 """

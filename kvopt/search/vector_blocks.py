@@ -20,7 +20,7 @@ from kvopt.search.blocks.layout import Layout, layout
 from kvopt.search.blocks.plan import as_losses
 from kvopt.search.blocks.values import INNER
 from kvopt.search.deployments import deployments
-from kvopt.search.evaluate import evaluate, log_goal, saturate
+from kvopt.search.evaluate import State, evaluate, log_goal, saturated
 from kvopt.search.lanes import BATCH, make_choices
 from kvopt.search.schedules import CHUNK, HALVINGS, RESIDENT, SHARES
 from kvopt.search.vector_problem import OBJECTIVES, Axis, VectorProblem
@@ -240,7 +240,9 @@ def _measured(shared: Any, lane: Any, x: Any, picks: Any, halvings: int) -> tupl
         lost = (share @ rows[:, SUMS:]).reshape(2, -1)
         by_block = ByBlock(folded=Folded(*jnp.moveaxis(folded, -1, 0)), middle=as_losses(lost[0]), edge=as_losses(lost[1]))
         own = replace(jax.tree.map(lambda leaf: leaf[place], lanes), by_block=by_block)
-        state = evaluate(given, own, targets, saturate(given, own, targets, settings, steps=halvings))
+        return saturated(given, own, targets, settings, halvings, judged)[1]
+
+    def judged(state: State) -> tuple[Any, Any]:
         return jnp.stack([log_goal(name, state) for name in OBJECTIVES]), jnp.max(given.active * state.broken)
 
     return jax.vmap(one)(lane, x, picks)

@@ -16,7 +16,7 @@ from kvopt.problem import Problem
 from kvopt.search.blocks.front import BlockSearch
 from kvopt.search.blocks.values import Combinations
 from kvopt.search.deployments import Deployment, deployments
-from kvopt.search.evaluate import evaluate, log_goal, saturate
+from kvopt.search.evaluate import State, evaluate, log_goal, saturated
 from kvopt.search.grid import DIMENSIONS, RESIDENT_STEPS
 from kvopt.search.lanes import BATCH, FIELDS, Choice, make_choices
 from kvopt.search.pipeline import POLISHED, space, steering
@@ -186,7 +186,9 @@ def _measured(shared: Any, lane: Any, x: Any, halvings: int) -> tuple[Any, Any]:
 
     def one(place: Any, settings: Any) -> tuple[Any, Any]:
         own = jax.tree.map(lambda leaf: leaf[place], lanes)
-        state = evaluate(given, own, targets, saturate(given, own, targets, settings, steps=halvings))
+        return saturated(given, own, targets, settings, halvings, judged)[1]
+
+    def judged(state: State) -> tuple[Any, Any]:
         return jnp.stack([log_goal(name, state) for name in OBJECTIVES]), jnp.max(given.active * state.broken)
 
     return jax.vmap(one)(lane, x)

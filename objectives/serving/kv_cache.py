@@ -120,10 +120,9 @@ def session_bytes(architecture: Architecture, effects: Effects, held: Cache, tok
     return whole + held.index_bytes * tokens + held.state_bytes
 
 
-def token_bytes(architecture: Architecture, plan: Plan, effects: Effects, tokens: Array) -> Array:
-    """[bytes/token] stored at the margin: of the token that follows a context of `tokens`."""
-    stored = cache(architecture, plan, effects)
-    return session_bytes(architecture, effects, stored, jnp.asarray(tokens) + 1) - session_bytes(architecture, effects, stored, tokens)
+def token_bytes(architecture: Architecture, effects: Effects, held: Cache, tokens: Array) -> Array:
+    """[bytes/token] at the margin: of the token that follows a context of `tokens`."""
+    return session_bytes(architecture, effects, held, jnp.asarray(tokens) + 1) - session_bytes(architecture, effects, held, tokens)
 
 
 def head_shards(schedule: Schedule) -> Array:

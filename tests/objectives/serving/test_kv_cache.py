@@ -31,7 +31,7 @@ def one_layer(arch: Architecture, **changes: float) -> Architecture:
 
 def test_yi_34b(make: SimpleNamespace) -> None:
     arch = make.system().architecture
-    assert float(token_bytes(arch, make.plan(), make.effects(), 50000.0)) == 245_760
+    assert float(token_bytes(arch, make.effects(), cache(arch, make.plan(), make.effects()), 50000.0)) == 245_760
     np.testing.assert_array_equal(size(arch, make.plan(), make.effects()), 245_760 * N)
 
 
@@ -99,7 +99,7 @@ def test_the_fullest_rank_with_fewer_heads_in_one_layer(make: SimpleNamespace) -
 def test_windows_hold_no_more_than_they_are_wide(make: SimpleNamespace) -> None:
     arch = one_layer(make.system().architecture, window=1000, global_rate=0)
     np.testing.assert_allclose(size(arch, make.plan(), make.effects(), tokens=[10, 1000, 5000]), [2560, 256_000, 256_000])
-    assert float(token_bytes(arch, make.plan(), make.effects(), 5000.0)) == 0
+    assert float(token_bytes(arch, make.effects(), cache(arch, make.plan(), make.effects()), 5000.0)) == 0
 
 
 def test_selection_is_read_but_all_is_stored(make: SimpleNamespace) -> None:
