@@ -16,11 +16,12 @@ from kvopt.search.blocks.sequence import Prices, Sequence, sequence
 from kvopt.search.blocks.values import INNER, PARTS, Values, values
 from kvopt.search.evaluate import GOALS
 from kvopt.search.lanes import FIELDS, Choice, stacked
-from kvopt.search.pipeline import FINEST_LOSS, linked, steering
+from kvopt.search.pipeline import linked, steering
 from kvopt.search.schedules import Plans, Schedules
 from objectives.serving.folded import Folded
 from objectives.types import replace
 
+LEAST_LOSS = 3e-4  # of the levels: where little is lost, a little more buys most
 ROUNDS = 2  # of prices, each from the plans of the one before
 ANCHORS = 9  # plans along the front whose prices are used for those near them
 MOVED = 0.05  # relative move of a sum by which its price is measured
@@ -102,7 +103,7 @@ class BlockSearch:
     def front(self, count: int, floor: float) -> BlockPlans:
         """Plans at `count` levels of loss down to an accuracy of `floor` at the lower end."""
         most = self.most_loss(floor)
-        budgets = np.concatenate([[0.0], np.geomspace(min(FINEST_LOSS, most / 2), most, count - 1)])
+        budgets = np.concatenate([[0.0], np.geomspace(min(LEAST_LOSS, most / 2), most, count - 1)])
         anchors = np.unique(np.linspace(0, count - 1, ANCHORS).astype(int))
         price = [self.prices()] * count
         found: BlockPlans | None = None
