@@ -39,7 +39,7 @@ OBJECTIVES = ("sessions_per_gpu_hour", "accuracy_retained")
 FRONT_FLOOR = 0.5  # a front that trades accuracy is drawn down to half of it
 FRONT_POINTS = 60
 BLOCK_POINTS = 64  # levels of loss of a front of plans by layer or head
-KEPT = ("plan", "metrics", "constraints", "bottleneck", "evidence", "baseline", "research", "gap", "infeasible")  # of the best plans, beside a front
+KEPT = ("plan", "metrics", "constraints", "bottleneck", "evidence", "baseline", "research", "gap", "bound", "infeasible")  # of the best plans, beside a front
 
 
 def analyze(scenario: Scenario | None = None, **fields: Any) -> Result:
