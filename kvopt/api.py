@@ -39,7 +39,18 @@ OBJECTIVES = ("sessions_per_gpu_hour", "accuracy_retained")
 FRONT_FLOOR = 0.5  # a front that trades accuracy is drawn down to half of it
 FRONT_POINTS = 60
 BLOCK_POINTS = 64  # levels of loss of a front of plans by layer or head
-KEPT = ("plan", "metrics", "constraints", "bottleneck", "evidence", "baseline", "research", "gap", "bound", "infeasible")  # of the best plans, beside a front
+KEPT = (
+    "plan",
+    "metrics",
+    "constraints",
+    "bottleneck",
+    "evidence",
+    "baseline",
+    "research",
+    "gap",
+    "bound",
+    "infeasible",
+)  # of the best plans, beside a front
 
 
 def analyze(scenario: Scenario | None = None, **fields: Any) -> Result:
@@ -107,6 +118,8 @@ def pareto(
     _check(problem, objectives, fewest=2)
     if chance is not None:
         require_draws(chance)
+        if problem.scenario.per != "model":
+            raise BadInput("chance", chance, "knows no plans per layer or head: leave out per")
     report = progress or (lambda phase, share: None)
     started = time.perf_counter()
     best_objective = objectives[0] if objectives[0] in ("sessions_per_gpu_hour", "users_per_gpu", "output_tokens_per_gpu_s") else OBJECTIVES[0]

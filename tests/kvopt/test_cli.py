@@ -99,6 +99,7 @@ REFUSED = [
     ("optimize --objective sesions_per_gpu_hour", "did you mean sessions_per_gpu_hour"),
     ("optimize --model inkling", "does not hold parameters"),
     ("pareto --objectives ttft_s", "give 2 to 4 different ones"),
+    ("pareto --per layer --chance 32", "knows no plans per layer or head"),
     ("study run papr", "papr: not known; did you mean paper"),
     ("study run", "needs a name"),
     ("study run nowhere.yaml", "cannot be read"),
