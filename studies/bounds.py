@@ -17,6 +17,7 @@ from kvopt.problem import Problem, resolve
 from kvopt.search import best as search
 from kvopt.search import programs
 from kvopt.search.block_plan import Width
+from kvopt.search.blocks.answer import variables
 from kvopt.search.blocks.front import BlockSearch
 from kvopt.search.blocks.optimum import front_bounds
 from kvopt.search.evaluate import GOALS
@@ -145,7 +146,7 @@ def _front(width: Width, model: str, gpus: int, names: tuple[str, ...], points: 
     return {
         "plan": f"per {width}",
         "scenario": f"{problem.model.id}, {problem.accelerator.id} x {gpus}, {problem.context:,.0f} tokens, {' + '.join(names)}",
-        "variables": len(blocks.blocks.row) * sum({"token": 1, "rank": 2, "bits": 2}[method.load(name).dimension] for name in names),
+        "variables": variables(blocks),
         "found": float(np.exp(-kept.logs[:, list(GOALS).index(RATE)].min())),
         "gap %": float(np.median(gaps)),
         "worst gap %": float(gaps.max()),

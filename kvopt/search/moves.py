@@ -46,27 +46,18 @@ def _accelerator(name: str, unit: str, amount: float) -> Input:
     return Input(lambda at: float(getattr(at.given.system.accelerator, name)), move, unit, amount)
 
 
-def _of_lane(name: str, unit: str, amount: float) -> Input:
-    """The peak of the weights' precision and the link among the ranks belong to the lane."""
-    return Input(
-        lambda at: float(getattr(at.lane, name)),
-        lambda at, factor: at._replace(lane=replace(at.lane, **{name: getattr(at.lane, name) * factor})),
-        unit,
-        amount,
-    )
+def _part(part: str, name: str, unit: str, amount: float) -> Input:
+    """A field of one part of the setting: of the lane, to which the peak of the weights' precision and the link among the ranks belong, or of the targets."""
 
+    def move(at: Setting, factor: float) -> Setting:
+        owner = getattr(at, part)
+        return at._replace(**{part: replace(owner, **{name: getattr(owner, name) * factor})})
 
-def _target(name: str, unit: str, amount: float) -> Input:
-    return Input(
-        lambda at: float(getattr(at.targets, name)),
-        lambda at, factor: at._replace(targets=replace(at.targets, **{name: getattr(at.targets, name) * factor})),
-        unit,
-        amount,
-    )
+    return Input(lambda at: float(getattr(getattr(at, part), name)), move, unit, amount)
 
 
 def _both_peaks(at: Setting, factor: float) -> Setting:
-    return _accelerator("peak_flops_16bit", "", 1.0).move(_of_lane("peak_flops", "", 1.0).move(at, factor), factor)
+    return _accelerator("peak_flops_16bit", "", 1.0).move(_part("lane", "peak_flops", "", 1.0).move(at, factor), factor)
 
 
 def _slower_thinkers(at: Setting, factor: float) -> Setting:
@@ -88,9 +79,9 @@ INPUTS: dict[str, Input] = {
     "flops": Input(lambda at: float(at.lane.peak_flops), _both_peaks, "100 TFLOP/s", 1e14),
     "host_bandwidth": _accelerator("host_bandwidth", "10 GB/s of host link", 1e10),
     "host_memory": _accelerator("host_memory_bytes", "100 GB of host memory a GPU", 1e11),
-    "scaleup_bandwidth": _of_lane("scaleup_bandwidth", "100 GB/s between GPUs", 1e11),
-    "ttft_target": _target("ttft_s", "s of TTFT target", 1.0),
-    "tpot_target": _target("tpot_s", "ms of TPOT target", 1e-3),
+    "scaleup_bandwidth": _part("lane", "scaleup_bandwidth", "100 GB/s between GPUs", 1e11),
+    "ttft_target": _part("targets", "ttft_s", "s of TTFT target", 1.0),
+    "tpot_target": _part("targets", "tpot_s", "ms of TPOT target", 1e-3),
     "think_time": Input(_think_s, _slower_thinkers, "s of think time", 1.0),
 }
 """Every input that can be moved without another search. The amounts are what such hardware is sold in, or targets are written in."""

@@ -22,10 +22,9 @@ from kvopt.search.best import Point
 from kvopt.search.deployments import Deployment, deployments
 from kvopt.search.lanes import BATCH, FIELDS, PLAN_FIELDS, Choice, Lane, default_chunk, stacked, take
 from kvopt.search.offers import offered
-from kvopt.search.pipeline import given
+from kvopt.search.pipeline import given, linked
 from objectives.limits import AT_LEAST, NAMES
 from objectives.serving.group import weight_bytes
-from objectives.types import replace
 
 COMPRESSIONS = 9  # settings from the least to the most compression
 NOT_SAID = 1.99  # a violation this large has a limit of nothing: no excess in percent says how much too much it is
@@ -105,8 +104,7 @@ def excess(name: str, violation: float) -> float:
 
 def outcomes(problem: Problem, choices: Sequence[Choice]) -> Outcomes:
     """The outcome of every choice whose weights fit, as `kvopt.search.lanes.make_choices` gives them; single precision, as the search itself."""
-    lanes = stacked(problem, list(choices))
-    lanes = replace(lanes, scaleup_bandwidth=np.where(np.isnan(lanes.scaleup_bandwidth), 1.0, lanes.scaleup_bandwidth))  # as `pipeline.space` does
+    lanes = linked(stacked(problem, list(choices)))
     x = settings(problem, lanes)
     owner = np.repeat(np.arange(len(choices)), x.shape[1])
     found = programs.measure(given(problem, ()), take(lanes, owner), programs.repeat(problem.targets, len(owner)), x.reshape(-1, x.shape[-1]))

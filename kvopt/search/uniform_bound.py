@@ -20,7 +20,6 @@ from kvopt.search.starts import SPENT, loss_tables
 
 RATES = ("sessions_per_gpu_hour", "users_per_gpu", "output_tokens_per_gpu_s", "cost_per_session_usd", "energy_per_session_j")
 """Objectives that are one rate under other names: the bound of any of them is that of the rate."""
-AXES = ("layer", "head", "token", "key_rank", "value_rank", "format", "prefill")
 
 
 @dataclass(frozen=True)
@@ -63,23 +62,23 @@ def minimal_plans(problem: Problem, searched: Space) -> tuple[np.ndarray, np.nda
 
 def _of_methods(grid: Grid, row: int, tables: list[np.ndarray], budget: float) -> np.ndarray:
     """Indices `(plans, DIMENSIONS)` of the minimal plans of one choice of methods."""
-    counts = grid.counts[row, : len(AXES)]
-    index = np.stack(np.meshgrid(*(np.arange(count) for count in counts), indexing="ij"), axis=-1).reshape(-1, len(AXES))
+    counts = grid.counts[row, : len(SPENT)]
+    index = np.stack(np.meshgrid(*(np.arange(count) for count in counts), indexing="ij"), axis=-1).reshape(-1, len(SPENT))
     middle, edge = (np.stack([table[row, d][index[:, d]] for d in range(len(SPENT))], axis=-1) for table in tables)
     holds = lower_end(_by_dimension(middle), _by_dimension(edge)) <= budget + 1e-9
     index = index[holds]
     if not len(index):
         return np.zeros((0, len(DIMENSIONS)), int)
-    bits = grid.formats[row][index[:, AXES.index("format")]]
-    kept = np.concatenate([np.delete(index, AXES.index("format"), axis=1), bits], axis=1).astype(float)
-    full = np.stack([index[:, AXES.index(name)] == counts[AXES.index(name)] - 1 for name in ("token", "key_rank", "value_rank")], axis=1)
+    bits = grid.formats[row][index[:, SPENT.index("format")]]
+    kept = np.concatenate([np.delete(index, SPENT.index("format"), axis=1), bits], axis=1).astype(float)
+    full = np.stack([index[:, SPENT.index(name)] == counts[SPENT.index(name)] - 1 for name in ("token", "key_rank", "value_rank")], axis=1)
     full = np.concatenate([full, bits >= 16], axis=1)  # a method costs something of its own as soon as it is used
     chosen = []
     for group in np.unique(full, axis=0):
         rows = np.flatnonzero((full == group).all(axis=1))
         chosen.append(rows[moocore.is_nondominated(kept[rows], keep_weakly=False)])
     rows = np.concatenate(chosen)
-    return np.concatenate([index[rows], np.zeros((len(rows), len(DIMENSIONS) - len(AXES)), int)], axis=1)
+    return np.concatenate([index[rows], np.zeros((len(rows), len(DIMENSIONS) - len(SPENT)), int)], axis=1)
 
 
 def _by_dimension(losses: np.ndarray) -> np.ndarray:

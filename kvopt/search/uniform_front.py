@@ -33,7 +33,7 @@ class Line:
 def uniform_stream(search: BlockSearch, floor: float) -> Iterator[BlockPlans]:
     """Uniform plans down to an accuracy of `floor` at the lower end, round by round, until all that is worth trying was tried."""
     found = search.values
-    allowed = np.flatnonzero(lower_end(found.middle, found.edge) <= -np.log(floor) - search.retained.min())
+    allowed = np.flatnonzero(lower_end(found.middle, found.edge) <= search.budget(floor))
     prices, anchors = search.prices(), FIRST
     for slack in SLACK:
         path = line(search, allowed, prices)

@@ -224,9 +224,7 @@ class BlockVector(VectorProblem):
                 found = {INNER[SETTINGS.index(name)]: jnp.exp(low + (high - low) * u)}
             tables = {field: jnp.full(shape, getattr(UNCOMPRESSED, field)).at[blocks.row, blocks.head].set(values) for field, values in found.items()}
             plan = replace(plan, **tables)
-        content = np.zeros(shape)
-        content[blocks.row, blocks.head] = blocks.share
-        shares = Shares(layer=1.0, head=1.0, content=jnp.asarray(content))
+        shares = Shares(layer=1.0, head=1.0, content=jnp.asarray(blocks.content))
         folded = fold(contributions(blocks.fine, jax.tree.map(jnp.asarray, plan), self.effects), jnp.asarray(blocks.kinds))
         return ByBlock(folded=folded, middle=losses(plan, self.accuracy, shares), edge=losses(plan, self.accuracy, shares, z))
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from kvopt.errors import BadInput
-from kvopt.inputs.choice import MethodChoice
+from kvopt.inputs.choice import FIELDS_OF, MethodChoice
 from kvopt.metrics import assess
 from kvopt.problem import Problem
 from kvopt.search.best import Point
@@ -31,7 +31,6 @@ TRIED = 4  # choices of methods: those whose uniform plans come out best
 class BlockAnswer:
     """The best plan by block, and how good it can be at most."""
 
-    problem: Problem  # that the point is evaluated on
     point: Point
     relaxed: float  # [1/h] sessions per GPU-hour where a block may mix two values, at the same schedule
     bound: float  # [1/h] of any plan by block of the methods tried
@@ -88,33 +87,33 @@ def best(problem: Problem, choices: Sequence[Choice], found: Found, objective: s
         rate = list(GOALS).index("sessions_per_gpu_hour")
         gain = math.exp(optimum.plans.logs[0, search.schedules.goal] - optimum.bound_log)
         bound = max(bound, math.exp(-optimum.plans.logs[0, rate]) * gain)
-        home, points = exactly(problem, search, optimum.plans)
+        points = exactly(problem, search, optimum.plans)
         relaxed = math.exp(-optimum.plans.logs[0, rate] + optimum.plans.logs[0, search.schedules.goal] - optimum.relaxed_log)
-        answers += [(point, home, search, relaxed) for point in points if point.feasible]
+        answers += [(point, search, relaxed) for point in points if point.feasible]
     if not answers:
         return None
-    point, home, search, relaxed = max(answers, key=lambda one: float(one[0].state.values["sessions_per_gpu_hour"]))
+    point, search, relaxed = max(answers, key=lambda one: float(one[0].state.values["sessions_per_gpu_hour"]))
     value = float(point.state.values["sessions_per_gpu_hour"])
-    return BlockAnswer(home, point, relaxed, max(bound, value), tuple(tried), len(search.blocks.row) * _fields(point.choice.methods), evaluations)
+    return BlockAnswer(point, relaxed, max(bound, value), tuple(tried), variables(search), evaluations)
 
 
-def _fields(chosen: MethodChoice) -> int:
-    return sum({"token": 1, "rank": 2, "bits": 2}[method.dimension] for method in chosen.methods)
+def variables(search: BlockSearch) -> int:
+    """Settings of a plan: of every block those of every method."""
+    return len(search.blocks.row) * sum(len(FIELDS_OF[method.dimension]) for method in search.methods.methods)
 
 
-def exactly(problem: Problem, search: BlockSearch, found: BlockPlans) -> tuple[Problem, list[Point]]:
-    """Plans evaluated setting by setting in double precision, and the problem that they are evaluated on."""
+def exactly(problem: Problem, search: BlockSearch, found: BlockPlans) -> list[Point]:
+    """Plans evaluated setting by setting in double precision."""
     width = search.blocks.width
-    home = problem.splitting_heads if width == "head" else problem
     chosen = []
     for lane, picks in zip(found.lane, found.picks, strict=True):
         made = block_plan(problem, search.methods, width, tables(search.blocks, search.values, picks))
         choice = search.choices[lane]
         chosen.append(Choice(choice.deployment, choice.weights, choice.methods, blocks=made))
     if not chosen:
-        return home, []
-    x, states = assess(home, chosen, found.x)
-    return home, [Point(choice, vector, state) for choice, vector, state in zip(chosen, x, states, strict=True)]
+        return []
+    x, states = assess(evaluated_on(problem, chosen[0]), chosen, found.x)
+    return [Point(choice, vector, state) for choice, vector, state in zip(chosen, x, states, strict=True)]
 
 
 def front(problem: Problem, choices: Sequence[Choice], found: Found, count: int, research: bool) -> list[tuple[Point, float]]:
@@ -132,7 +131,7 @@ def front(problem: Problem, choices: Sequence[Choice], found: Found, count: int,
         if not len(kept.x):
             continue
         bounds = np.exp(-front_bounds(search, kept))
-        _, points = exactly(problem, search, kept)
+        points = exactly(problem, search, kept)
         pairs = zip(points, bounds, strict=True)
         return [(point, max(float(bound), float(point.state.values[RATES[0]]))) for point, bound in pairs if point.feasible]
     return []

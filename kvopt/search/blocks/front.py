@@ -21,7 +21,7 @@ from kvopt.search.schedules import Plans, Schedules
 from objectives.serving.folded import Folded
 from objectives.types import replace
 
-LEAST_LOSS = 3e-4  # of the levels: where little is lost, a little more buys most
+LEAST_LOSS = 3e-4  # of the levels
 ROUNDS = 2  # of prices, each from the plans of the one before
 ANCHORS = 9  # plans along the front whose prices are used for those near them
 MOVED = 0.05  # relative move of a sum by which its price is measured
@@ -82,10 +82,14 @@ class BlockSearch:
             x[:, FIELDS.index(name)] = mean[:, i]
         return Plans(x, by_block(self.blocks, self.values, picks))
 
-    def most_loss(self, floor: float) -> float:
-        """The log loss at the median at which the lower end meets the floor, along the first prices."""
-        found = sequence(self.blocks, self.values, self.prices(), self.edges)
-        meets = np.flatnonzero(lower_end(found.middle, found.edge) <= -np.log(floor) - self.retained.min())
+    def budget(self, floor: float) -> float:
+        """The log loss at the lower end that the accuracy floor leaves, with the best of the checkpoints."""
+        return float(-np.log(floor) - self.retained.min())
+
+    def most_loss(self, floor: float, prices: Prices | None = None) -> float:
+        """The log loss at the median at which the lower end meets the floor, along some prices: the first ones, unless given."""
+        found = sequence(self.blocks, self.values, self.prices() if prices is None else prices, self.edges)
+        meets = np.flatnonzero(lower_end(found.middle, found.edge) <= self.budget(floor))
         return float(found.loss[meets[-1]]) if len(meets) else 0.0
 
     def at(self, budgets: np.ndarray, prices: Several[Prices]) -> np.ndarray:
@@ -96,14 +100,13 @@ class BlockSearch:
             if id(price) not in made:
                 made[id(price)] = sequence(self.blocks, self.values, price, self.edges)
             steps = made[id(price)]
-            last = int(np.searchsorted(steps.loss, budget * (1 + 1e-12), side="right")) - 1
-            picks[row] = exchange(self.blocks, self.values, price, steps.picks(max(last, 0)), budget, self.edges)
+            picks[row] = exchange(self.blocks, self.values, price, steps.picks(int(steps.within(budget))), budget, self.edges)
         return picks
 
     def front(self, count: int, floor: float) -> BlockPlans:
         """Plans at `count` levels of loss down to an accuracy of `floor` at the lower end."""
         most = self.most_loss(floor)
-        budgets = np.concatenate([[0.0], np.geomspace(min(LEAST_LOSS, most / 2), most, count - 1)])
+        budgets = levels(most, count, LEAST_LOSS)
         anchors = np.unique(np.linspace(0, count - 1, ANCHORS).astype(int))
         price = [self.prices()] * count
         found: BlockPlans | None = None
@@ -144,6 +147,11 @@ class BlockSearch:
         first = self.prices()
         tiny = 1e-4 * first.parts * max(float((per_unit * sums).sum(axis=(1, 2)).max()), 1e-9)  # what is free is still not wasted
         return [Prices(line + tiny, first.heads, first.middle, first.edge) for line in per_unit]
+
+
+def levels(most: float, count: int, least: float) -> np.ndarray:
+    """Log losses up to `most`, none first, evenly spread on a log scale from `least`: where little is lost, a little more buys most."""
+    return np.concatenate([[0.0], np.geomspace(min(least, most / 2), most, count - 1)])
 
 
 def better(one: BlockPlans, other: BlockPlans, goal: int) -> BlockPlans:

@@ -38,6 +38,13 @@ class Layout:
         return kinds, heads
 
     @property
+    def content(self) -> np.ndarray:
+        """`share` as a table of `fine` `(layers, heads)`, 0 where there is no block."""
+        found = np.zeros(self.fine.head_count.shape)
+        found[self.row, self.head] = self.share
+        return found
+
+    @property
     def cell(self) -> np.ndarray:
         """Where each block adds to a folded plan that is laid out flat `(blocks,)`."""
         return self.kind * self.cells[1] + self.head

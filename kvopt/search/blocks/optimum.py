@@ -32,7 +32,7 @@ class Optimum:
 
 def at_floor(search: BlockSearch, floor: float) -> Optimum | None:
     """The best plan whose lower end meets the floor; none where no plan of these methods does, or none meets the targets."""
-    budget = -np.log(floor) - search.retained.min()
+    budget = search.budget(floor)
     prices, found = search.prices(), None
     for _ in range(ROUNDS):
         made = _within(search, prices, budget)

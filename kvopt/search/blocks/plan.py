@@ -73,8 +73,7 @@ def block_plan(problem: Problem, chosen: MethodChoice, width: Width, found: Mapp
     blocks = layout(problem, width)
     rows = np.unique(blocks.row)
     shape = (len(rows), blocks.fine.head_count.shape[1])
-    content = np.zeros(blocks.fine.head_count.shape)
-    content[blocks.row, blocks.head] = blocks.share
+    content = blocks.content
     whole = {}
     for name in INNER:
         table = np.asarray(found.get(name, np.full(shape, 16.0 if name.endswith("bits") else 1.0)), np.float64)

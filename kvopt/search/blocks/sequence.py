@@ -8,6 +8,7 @@ be deployed; between two of them lies the bound.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -42,6 +43,10 @@ class Sequence:
         found = self.start.copy()
         found[self.block[:steps]] = self.to[:steps]  # of several steps of one block the last one counts
         return found
+
+    def within(self, budget: np.ndarray | float) -> Any:
+        """How many steps a weighted loss of `budget` allows, of its shape."""
+        return np.maximum(np.searchsorted(self.loss, np.asarray(budget) * (1 + 1e-12), side="right") - 1, 0)
 
     def least_cost(self, budget: np.ndarray | float) -> np.ndarray:
         """The least cost that any plan of these values has at a weighted loss of at most `budget`, by the Lagrangian relaxation: never above the optimum."""

@@ -10,8 +10,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from kvopt.search.blocks.front import BlockPlans, BlockSearch
-from kvopt.search.blocks.plan import lower_end
+from kvopt.search.blocks.front import BlockPlans, BlockSearch, levels
 from kvopt.search.blocks.sequence import Prices, sequence
 from kvopt.search.schedules import CHUNK, PREFIX, RESIDENT
 
@@ -33,14 +32,14 @@ def stream(search: BlockSearch, floor: float) -> Iterator[BlockPlans]:
     anchors, between = FIRST, 4 * FIRST
     prices, known = [search.prices()], np.zeros(1)
     while True:
-        budgets = levels(most, anchors)
+        budgets = levels(most, anchors, LEAST_LOSS)
         picks = _picked(search, prices, known, budgets)
         fresh = search.scheduled(picks, budgets, np.arange(anchors))
         yield fresh
         most = _useful(fresh, search.schedules.goal, most)
         prices, known = search.marginal(fresh, np.arange(anchors)), budgets
-        most = max(most, _furthest(search, prices[-1], floor))
-        dense = levels(most, between)
+        most = max(most, search.most_loss(floor, prices[-1]))
+        dense = levels(most, between, LEAST_LOSS)
         yield along(search, fresh, _picked(search, prices, known, dense), dense)
         anchors, between = min(2 * anchors - 1, MOST_ANCHORS), min(between * FACTOR, MOST)
 
@@ -54,23 +53,6 @@ def _useful(front: BlockPlans, goal: int, most: float) -> float:
     return min(most, ROOM * float(front.budget[enough[0]]))
 
 
-def levels(most: float, count: int) -> np.ndarray:
-    """Log losses up to `most`, none first, evenly spread on a log scale: where little is lost, a little more buys most."""
-    return np.concatenate([[0.0], np.geomspace(min(LEAST_LOSS, most / 2), most, count - 1)])
-
-
-def _furthest(search: BlockSearch, prices: Prices, floor: float) -> float:
-    """The log loss at the median of the last step at these prices whose lower end meets the floor."""
-    steps = sequence(search.blocks, search.values, prices, search.edges)
-    meets = np.flatnonzero(lower_end(steps.middle, steps.edge) <= -np.log(floor) - search.retained.min())
-    return float(steps.loss[meets[-1]]) if len(meets) else 0.0
-
-
-def _steps(loss: np.ndarray, budgets: np.ndarray) -> np.ndarray:
-    """How many steps each budget allows."""
-    return np.maximum(np.searchsorted(loss, budgets * (1 + 1e-12), side="right") - 1, 0)
-
-
 def _picked(search: BlockSearch, prices: list[Prices], known: np.ndarray, budgets: np.ndarray) -> np.ndarray:
     """The plan of each budget `(budgets, blocks)` at the prices known nearest to it, `known` being theirs."""
     near = np.abs(budgets[:, None] - known[None]).argmin(axis=1)
@@ -78,7 +60,7 @@ def _picked(search: BlockSearch, prices: list[Prices], known: np.ndarray, budget
     for place in np.unique(near):
         steps = sequence(search.blocks, search.values, prices[place], search.edges)
         rows = np.flatnonzero(near == place)
-        picks[rows] = [steps.picks(step) for step in _steps(steps.loss, budgets[rows])]
+        picks[rows] = [steps.picks(step) for step in steps.within(budgets[rows])]
     return picks
 
 

@@ -14,9 +14,9 @@ from kvopt.inputs.choice import MethodChoice
 from kvopt.inputs.scenario import Scenario
 from kvopt.metrics import assess
 from kvopt.problem import resolve
-from kvopt.search.blocks.front import BlockSearch
+from kvopt.search.blocks.front import BlockSearch, levels
 from kvopt.search.blocks.plan import block_plan, tables
-from kvopt.search.blocks.stream import levels, stream
+from kvopt.search.blocks.stream import LEAST_LOSS, stream
 from kvopt.search.lanes import Choice
 from kvopt.search.uniform_front import line, uniform_stream
 from kvopt.search.vector_blocks import BlockVector, uneven
@@ -94,7 +94,7 @@ def test_a_stream_grows_and_holds_what_it_says(vectors: BlockVector) -> None:
     search: BlockSearch = vectors.search
     rounds = list(itertools.islice(stream(search, 0.5), 2))
     assert [len(found.lane) for found in rounds] == [9, 36]
-    assert np.array_equal(rounds[0].budget, levels(rounds[0].budget[-1], 9))
+    assert np.array_equal(rounds[0].budget, levels(rounds[0].budget[-1], 9, LEAST_LOSS))
     dense = rounds[1]
     assert (dense.broken <= 1e-5).all(axis=1).mean() > 0.8  # at the far end prices differ, and some miss the floor by little
     exact = vectors.exact(vectors.index_of(dense.lane, dense.x, dense.picks))

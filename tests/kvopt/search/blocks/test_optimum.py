@@ -61,7 +61,7 @@ def test_a_front_is_bounded_at_every_point(names, width):
     assert gaps.max() <= 3
     lossy = losses(search, kept.picks)
     assert np.all(lossy <= kept.budget + 1e-9)
-    _, points = exactly(problem, search, kept)
+    points = exactly(problem, search, kept)
     for row, point in enumerate(points):
         assert float(point.state.values[RATE]) == pytest.approx(np.exp(-kept.logs[row, search.schedules.goal]), rel=2e-4)
         assert -np.log(float(point.state.retained)) == pytest.approx(lossy[row], rel=1e-6, abs=1e-9)
