@@ -12,7 +12,9 @@ import numpy as np
 
 from kvopt import any_engine, block_report, chances, describe, named
 from kvopt.any_engine import Answered
+from kvopt.assumptions import assumptions
 from kvopt.errors import BadInput, unknown
+from kvopt.explanation.arithmetic import arithmetic
 from kvopt.head_plans import head_plan
 from kvopt.head_summary import files, summary
 from kvopt.infeasible import explain, weights_do_not_fit
@@ -20,6 +22,7 @@ from kvopt.inputs.choice import MethodChoice
 from kvopt.inputs.scenario import Scenario
 from kvopt.metrics import assess
 from kvopt.problem import Problem, resolve
+from kvopt.provenance import behind
 from kvopt.realise import gap
 from kvopt.results import Result
 from kvopt.search import best as search
@@ -45,7 +48,11 @@ KEPT = (
     "constraints",
     "bottleneck",
     "evidence",
+    "behind",
+    "arithmetic",
+    "elasticities",
     "baseline",
+    "baseline_point",
     "research",
     "gap",
     "bound",
@@ -72,6 +79,7 @@ def _analyzed(problem: Problem) -> Result:
         return _does_not_fit(problem, "analyze", first, fixed)
     answer = named.best_case(problem)
     data = {"scenario": describe.scenario(problem), **describe.describe(problem, answer), "heads": summary(problem, answer)}
+    data |= {"behind": behind(problem, answer), "arithmetic": arithmetic(problem, answer), "assumptions": assumptions(problem)}
     if not answer.feasible:
         data["infeasible"] = explain(problem, answer)
     return Result("analyze", data, problem.warnings, answer.feasible, files=files(answer.choice.heads))
@@ -134,7 +142,7 @@ def pareto(
         "hypervolume": None,
         "reference_point": None,
     }
-    data |= {"answer": kept, "search": answer.data["search"]}
+    data |= {"answer": kept, "search": answer.data["search"], "assumptions": answer.data["assumptions"]}
     if ready.solved.candidates is None or ahead.solved.wide is None:
         return Result("pareto", {**data, "infeasible": answer.data["infeasible"]}, answer.warnings, False)
     lowered = _lowered(ready.problem, objectives)
@@ -298,7 +306,14 @@ def _answer(found: Sequence[Answered], objective: str) -> Result:
     }
     if closest is not None:
         data["infeasible"] = explain(problem, closest)
-    data["gap"] = gap(data)
+    data |= {"gap": gap(data), "assumptions": assumptions(problem)}
+    if solved.answer is not None:
+        data |= {"behind": behind(problem, solved.answer), "arithmetic": arithmetic(evaluated_on(problem, solved.answer.choice), solved.answer)}
+    if research is not None:
+        its = evaluated_on(ahead.problem, research.choice)
+        data["research"] |= {"behind": behind(ahead.problem, research), "arithmetic": arithmetic(its, research)}
+    if solved.baseline is not None:
+        data["baseline_point"] = {"plan": rows[1]["plan"], "metrics": rows[1]["metrics"], "arithmetic": arithmetic(problem, solved.baseline)}
     tables = block_report.files(solved.answer.choice.blocks) if solved.answer else {}
     return Result("optimize", data, problem.warnings, solved.answer is not None, files=tables)
 
@@ -309,6 +324,7 @@ def _does_not_fit(problem: Problem, kind: str, choice: Choice, fixed: dict[str, 
     point = Point(choice, x[0], states[0])
     described = {**describe.describe(problem, point), **({"heads": summary(problem, point)} if kind == "analyze" else {})}
     data: dict[str, Any] = {"scenario": describe.scenario(problem), **described, "infeasible": weights_do_not_fit(problem)}
+    data["assumptions"] = assumptions(problem)
     if kind == "optimize":
         data |= {
             "baseline": described["metrics"],
@@ -330,4 +346,6 @@ def _unknown_size(problem: Problem, choice: Choice, fixed: dict[str, float]) -> 
     described = {**describe.describe(problem, point), "heads": summary(problem, point)}
     described["bottleneck"] = "unknown: the model's parameters are not known"
     warning = f"model: the source of {problem.model.id} does not hold its parameters: what needs them is null"
-    return Result("analyze", {"scenario": describe.scenario(problem), **described}, (*problem.warnings, warning), True)
+    return Result(
+        "analyze", {"scenario": describe.scenario(problem), **described, "assumptions": assumptions(problem)}, (*problem.warnings, warning), True
+    )

@@ -7,13 +7,12 @@ import math
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from kvopt import block_report, head_summary, tables, wording
 from kvopt.realise import gap
 from kvopt.results import Result
 from kvopt.tables import BINDS
-from kvopt.wording import CONSTRAINTS, QUANTITIES, number
+from kvopt.wording import CONSTRAINTS, GLOSSARY, QUANTITIES, number
 
 WIDTH = 100  # columns of `text`
 LEVERS = "prefix reuse, sparse prefill, layer skipping or separate prefill accelerators"
@@ -23,10 +22,7 @@ PRICES = (
     "for the accuracy floor plans are searched again. Two numbers are what the derivative says and what 10 % (or the whole unit) does, where they differ by "
     "more than a fifth. A looser target also counts as more users by itself: sessions may last longer."
 )
-USERS = (
-    "Users: sessions that one GPU carries when each just meets its targets, think time included. "
-    "Requests in flight: answers in prefill or decoding at one moment, on all GPUs; users who think are not among them."
-)
+USERS = " ".join(f"{name}: {GLOSSARY[name]}" for name in ("Users", "Requests in flight"))
 
 
 def text(result: Result) -> str:
@@ -49,15 +45,19 @@ def show(result: Result, console: Console) -> None:
         from kvopt.accuracy.next_report import show as show_next
 
         return show_next(result, console)
+    if result.kind == "explain":
+        from kvopt.explanation.show import show as show_explained
+
+        return show_explained(result, console)
     scenario = result.data["scenario"]
     answer = result.data.get("answer") or result.data
     _line(console, f"{result.kind}: {wording.question(scenario)}", "bold")
     if answer.get("infeasible"):
-        console.print(_infeasible(answer))
+        console.print(tables.grid(infeasible(answer)))
     elif result.kind == "analyze":
-        console.print(tables.grid([("Plan", _settings(answer, scenario)), ("Ceiling", _ceiling(answer))]))
+        console.print(tables.grid([("Plan", settings_of(answer, scenario)), ("Ceiling", ceiling(answer))]))
     else:
-        console.print(tables.grid([("Today", _today(answer, scenario)), *_bound(answer), *_lost(answer), ("Ceiling", _ceiling(answer))]))
+        console.print(tables.grid([("Today", today(answer, scenario)), *bound(answer), *lost(answer), ("Ceiling", ceiling(answer))]))
         if result.data.get("per"):
             console.print()
             for line in block_report.lines(result.data["per"], scenario["per"]):
@@ -72,7 +72,7 @@ def show(result: Result, console: Console) -> None:
             for line in head_summary.lines(answer["heads"], answer["plan"].get("engine", scenario["engine"])):
                 _line(console, line)
         if answer.get("engine_capacity"):
-            _line(console, _start_up(answer["engine_capacity"], answer["plan"].get("engine", scenario["engine"])))
+            _line(console, start_up(answer["engine_capacity"], answer["plan"].get("engine", scenario["engine"])))
         if result.data.get("verification"):
             from kvopt.simulation.report import verdict
 
@@ -91,7 +91,7 @@ def show(result: Result, console: Console) -> None:
 
         for line in lines(result.data["chance"]):
             _line(console, line)
-    for line in _outcomes((result.data.get("search") or {}).get("outcomes")):
+    for line in outcomes((result.data.get("search") or {}).get("outcomes")):
         _line(console, line)
     _line(console, f"\n{USERS}", "dim")
     _effort(result.data.get("search"), console)
@@ -101,7 +101,7 @@ def _line(console: Console, line: str, style: str | None = None) -> None:
     console.print(line, style=style, markup=False, highlight=False)
 
 
-def _settings(point: dict[str, Any], scenario: dict[str, Any]) -> str:
+def settings_of(point: dict[str, Any], scenario: dict[str, Any]) -> str:
     """The plan with every setting that an engine is given."""
     plan = point["plan"]
     parts = [
@@ -116,7 +116,7 @@ def _settings(point: dict[str, Any], scenario: dict[str, Any]) -> str:
     return ", ".join(part for part in parts if part) + "."
 
 
-def _start_up(capacity: dict[str, Any], engine: str) -> str:
+def start_up(capacity: dict[str, Any], engine: str) -> str:
     """What the engine's log will say, and the second check: what lies outside its budget must fit too."""
     ends = f"{capacity['tokens_lower']:,} to {capacity['tokens_upper']:,}"
     at_once = f"{capacity['max_concurrency']:.1f} requests of {capacity['max_model_len']:,} tokens at once"
@@ -129,40 +129,41 @@ def _rates(metrics: dict[str, Any]) -> str:
     return f"{QUANTITIES['sessions_per_gpu_hour'](sessions)} sessions per GPU-hour, {QUANTITIES['users_per_gpu'](users)} users per GPU"
 
 
-def _today(answer: dict[str, Any], scenario: dict[str, Any]) -> str:
+def today(answer: dict[str, Any], scenario: dict[str, Any]) -> str:
+    """The deployable plan, what it serves, and that against the uncompressed baseline."""
     metrics, bare = answer["metrics"], answer["baseline"]
     if not bare["sessions_per_gpu_hour"]:
         against = "uncompressed, these GPUs serve none within the targets"
     else:
         more = [wording.times(metrics[name], bare[name]) for name in ("sessions_per_gpu_hour", "users_per_gpu")]
         against = f"{more[0]} the uncompressed baseline" if more[0] == more[1] else f"{more[0]} and {more[1]} the uncompressed baseline"
-    return f"{_settings(answer, scenario)} {_rates(metrics)}: {against}."
+    return f"{settings_of(answer, scenario)} {_rates(metrics)}: {against}."
 
 
-def _bound(answer: dict[str, Any]) -> list[tuple[str, str]]:
+def bound(answer: dict[str, Any]) -> list[tuple[str, str]]:
     """How much better any plan could be, and how far the model itself may be off."""
-    bound = answer.get("bound") or {}
-    if bound.get("gap_percent") is None:
+    most = answer.get("bound") or {}
+    if most.get("gap_percent") is None:
         return []
-    gap, off = bound["gap_percent"], bound["model_percent"]
-    more = "no deployable plan serves more" if gap < 5e-3 else f"no deployable plan serves over {gap:.2g} % more"
+    beyond, off = most["gap_percent"], most["model_percent"]
+    more = "no deployable plan serves more" if beyond < 5e-3 else f"no deployable plan serves over {beyond:.2g} % more"
     world = f"prefill may take {off['prefill']:.0f} % and decoding {off['decode']:.0f} % longer than predicted" if any(off.values()) else "at peak"
     return [("Bound", f"{more}, within the model; the model itself: {world}.")]
 
 
-def _lost(answer: dict[str, Any]) -> list[tuple[str, str]]:
+def lost(answer: dict[str, Any]) -> list[tuple[str, str]]:
     """The research optimum, and what it costs to run the deployable plan instead."""
     best, metrics = answer.get("research") or {}, answer["metrics"]
     if not best.get("plan"):
         return [("Research", "no plan found.")]
     if best["plan"] == answer["plan"]:
         return [("Research", "no other method with evidence does better: nothing is lost.")]
-    plan, found, lost = best["plan"], best["metrics"], answer.get("gap") or gap(answer)
+    plan, found, price = best["plan"], best["metrics"], answer.get("gap") or gap(answer)
     engine = [f"at the speed of {plan['engine']}"] if plan.get("engine") != answer["plan"].get("engine") else []
     settings = [wording.labelled(plan), wording.keeps(plan), wording.precision(plan), wording.grouping(plan), *engine]
     said = f"{', '.join(part for part in settings if part)} ({plan['where']}). {_rates(found)}: "
     said += f"{wording.times(found['sessions_per_gpu_hour'], metrics['sessions_per_gpu_hour'])} today's plan."
-    return [("Research", said), ("Gap", _gap(lost, metrics, found))]
+    return [("Research", said), ("Gap", _gap(price, metrics, found))]
 
 
 def _gap(lost: dict[str, Any], metrics: dict[str, Any], found: dict[str, Any]) -> str:
@@ -176,21 +177,21 @@ def _gap(lost: dict[str, Any], metrics: dict[str, Any], found: dict[str, Any]) -
     return f"{', '.join(parts)}; {wanting}."
 
 
-def _ceiling(answer: dict[str, Any]) -> str:
+def ceiling(answer: dict[str, Any]) -> str:
     """What prefill alone would allow; a research plan that computes less in prefill has its own."""
     metrics, found = answer["metrics"], (answer.get("research") or {}).get("metrics") or {}
-    ceiling, rate = metrics["prefill_ceiling_per_gpu_hour"], metrics["sessions_per_gpu_hour"]
-    if ceiling is None:
+    most, rate = metrics["prefill_ceiling_per_gpu_hour"], metrics["sessions_per_gpu_hour"]
+    if most is None:
         return "the prefill ceiling is unknown."
-    at = f" (now at {100 * rate / ceiling:.0f} % of it)" if rate else ""
-    said = f"as long as prefill stays as it is, no cache compression lifts sessions above {number(ceiling)} per GPU-hour{at}; {LEVERS} would."
+    at = f" (now at {100 * rate / most:.0f} % of it)" if rate else ""
+    said = f"as long as prefill stays as it is, no cache compression lifts sessions above {number(most)} per GPU-hour{at}; {LEVERS} would."
     if (found.get("prefill_s") or math.inf) < (1 - BINDS) * (metrics["prefill_s"] or 0):
         its = QUANTITIES["prefill_ceiling_per_gpu_hour"](found["prefill_ceiling_per_gpu_hour"])
         said += f" The research plan computes less in prefill: its ceiling is {its}."
     return said
 
 
-def _infeasible(answer: dict[str, Any]) -> Table:
+def infeasible(answer: dict[str, Any]) -> list[tuple[str, str]]:
     """Why nothing fits, by how much, and the least change that would help."""
     why = answer["infeasible"]
     say = CONSTRAINTS.get(why["constraint"])
@@ -206,7 +207,7 @@ def _infeasible(answer: dict[str, Any]) -> Table:
     research = answer.get("research") or {}
     if research.get("plan"):
         rows.append(("Research", f"{wording.methods(research['plan'])} ({research['plan']['where']}) would serve {_rates(research['metrics'])}."))
-    return tables.grid(rows)
+    return rows
 
 
 def memory(point: dict[str, Any]) -> dict[str, float | None]:
@@ -222,7 +223,7 @@ def memory(point: dict[str, Any]) -> dict[str, float | None]:
     return {**sizes, "left": None if pool is None or used is None else (pool - used) / plan["tp"]}
 
 
-def _outcomes(found: dict[str, Any] | None) -> list[str]:
+def outcomes(found: dict[str, Any] | None) -> list[str]:
     """Which choices of a search are infeasible whatever their settings, and why; nothing where none is."""
     if not found or not found["by_code"]:
         return []

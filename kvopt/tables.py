@@ -48,28 +48,28 @@ def metrics(answer: dict[str, Any], scenario: dict[str, Any], alone: bool) -> Ta
     columns = {name: metrics for name, metrics in shown.items() if metrics}
     evidence = {"plan": answer.get("evidence"), "answer": answer.get("evidence"), "research": research.get("evidence")}
     table = _table("", ["", *columns])
-    labels = _labels(scenario)
+    named = labels(scenario)
     table.add_row(f"One prompt of {scenario['context']:,.0f} tokens", style="italic")
     for name in PAPER:
-        table.add_row(f"  {labels[name]}", *(QUANTITIES[name](metrics[name]) for metrics in columns.values()))
+        table.add_row(f"  {named[name]}", *(QUANTITIES[name](metrics[name]) for metrics in columns.values()))
     table.add_row("Sessions as they come", style="italic")
     for name in (*SERVED, *JUDGED):
-        table.add_row(f"  {labels[name]}", *(QUANTITIES[name](metrics[name]) for metrics in columns.values()))
+        table.add_row(f"  {named[name]}", *(QUANTITIES[name](metrics[name]) for metrics in columns.values()))
         if name == "accuracy_lower" and any(evidence.values()):
             table.add_row("  Evidence for the accuracy", *(evidence.get(column) or "-" for column in columns))
     return table
 
 
-def _labels(scenario: dict[str, Any]) -> dict[str, str]:
+def labels(scenario: dict[str, Any]) -> dict[str, str]:
     """Names of the metrics, with the targets beside what they bound."""
-    labels = {name: quantity.label for name, quantity in QUANTITIES.items()}
+    found = {name: quantity.label for name, quantity in QUANTITIES.items()}
     for name in ("ttft_s", "tpot_s"):
         written = str(scenario.get(name.removesuffix("_s")) or "")
         percentile = f"{written.partition(':')[0]} " if ":" in written else ""
-        labels[name] += f" (target {percentile}{QUANTITIES[name](scenario[name])})"
-    labels["accuracy_retained"] += f" (floor {100 * scenario['accuracy_floor']:g} %, on {scenario['task']})"
-    labels["accuracy_lower"] += f" at {100 * scenario['confidence']:g} % confidence"
-    return labels
+        found[name] += f" (target {percentile}{QUANTITIES[name](scenario[name])})"
+    found["accuracy_retained"] += f" (floor {100 * scenario['accuracy_floor']:g} %, on {scenario['task']})"
+    found["accuracy_lower"] += f" at {100 * scenario['confidence']:g} % confidence"
+    return found
 
 
 def constraints(rows: Sequence[dict[str, Any]], scenario: dict[str, Any]) -> Table:
@@ -77,11 +77,12 @@ def constraints(rows: Sequence[dict[str, Any]], scenario: dict[str, Any]) -> Tab
     table = _table(f"Constraints, at {100 * scenario['confidence']:g} % confidence", ["", "value", "limit", "slack", ""], words=(0, 4))
     for row in rows:
         say = CONSTRAINTS[row["name"]]
-        table.add_row(say.label, say(row["value"]), say(row["limit"]), say(row["slack"]), _state(row), style=None if row["satisfied"] else "bold")
+        table.add_row(say.label, say(row["value"]), say(row["limit"]), say(row["slack"]), state(row), style=None if row["satisfied"] else "bold")
     return table
 
 
-def _state(row: dict[str, Any]) -> str:
+def state(row: dict[str, Any]) -> str:
+    """Whether a constraint fails, binds, or is not in use; empty where it holds with room."""
     if not row["satisfied"]:
         return "fails"
     if row["slack"] is None or row["limit"] is None:
@@ -94,22 +95,24 @@ def elasticities(found: dict[str, dict[str, Any]]) -> Table:
     table = _table("Elasticities and prices", ["", "less", "more", "one more", "users per GPU", "sessions per GPU-hour"], words=(0, 3))
     for name, sides in found.items():
         unit = sides.get("per_unit") or {}
-        bought = [_between(unit, entry, _signed) if unit else "" for entry in ("users_per_gpu", "sessions_per_gpu_hour")]
-        table.add_row(name.replace("_", " "), *(_between(sides, side, _slope) for side in ("left", "right")), unit.get("unit", ""), *bought)
+        bought = [between(unit, entry, signed) if unit else "" for entry in ("users_per_gpu", "sessions_per_gpu_hour")]
+        table.add_row(name.replace("_", " "), *(between(sides, side, slope) for side in ("left", "right")), unit.get("unit", ""), *bought)
     return table
 
 
-def _between(entry: dict[str, Any], name: str, say: Callable[[float], str]) -> str:
+def between(entry: dict[str, Any], name: str, say: Callable[[float], str]) -> str:
     """A number, or the two ends between which it lies where there is no one number."""
     ends = entry.get(f"{name}_interval")
     return f"{say(ends[0])} to {say(ends[1])}" if ends else wording.said(say, entry.get(name))
 
 
-def _slope(value: float) -> str:
+def slope(value: float) -> str:
+    """An elasticity: percent for one percent."""
     return f"{round(value, 2) + 0.0:.2f}"
 
 
-def _signed(value: float) -> str:
+def signed(value: float) -> str:
+    """A difference with its sign."""
     return f"{'+' if value > 5e-4 else ''}{wording.number(value)}" if abs(value) > 5e-4 else "0"
 
 

@@ -18,6 +18,18 @@ KEPT = {
 }
 """The shares of a plan, as people name what they keep a share of."""
 
+GLOSSARY = {
+    "TTFT": "time to first token: from sending a prompt to the first token of its answer, waiting included.",
+    "TPOT": "time per output token: of the tokens after the first, from one to the next. The first is TTFT's and not counted.",
+    "ISL, OSL": "input and output sequence length: tokens of a prompt and of its answer.",
+    "Users": "sessions that one GPU carries when each just meets its targets, think time included.",
+    "Requests in flight": "answers in prefill or decoding at one moment, on all GPUs; users who think are not among them.",
+    "Accuracy kept": "score over the score of the uncompressed model, on the task family asked for. Its lower end holds at the confidence asked for.",
+    "Engine-ready": "the engine can be told to run it as it is installed; a research library has it in code of its own.",
+    "Prefill ceiling": "sessions per GPU-hour if prefill alone took time.",
+}
+"""What the words of a report mean, each said once."""
+
 
 @dataclass(frozen=True)
 class Quantity:
@@ -44,7 +56,11 @@ def said(say: Callable[[float], str], value: float | None) -> str:
 
 
 def number(value: float) -> str:
-    """Three digits, thousands separated, whole from 100 on: `0.0479`, `7.31`, `51.1`, `1,278`."""
+    """Three digits, thousands separated, whole from 100 on.
+
+    >>> [number(value) for value in (0.04786, 7.3104, 51.06, 1278.4)]
+    ['0.0479', '7.31', '51.1', '1,278']
+    """
     if value == 0 or abs(value) < 1e-9:
         return "0"
     if abs(value) >= 99.95:
@@ -108,6 +124,9 @@ QUANTITIES = {
     "context_switch_s": Quantity("Context switch", "s", 1, seconds),
     "kv_bytes_per_token": Quantity("KV cache per token", "KiB", 2.0**-10, bytes_),
     "kv_bytes_per_session": Quantity("KV cache per session", *_BYTES),
+    "weight_bytes": Quantity("Weights", *_BYTES),
+    "kv_pool_bytes": Quantity("Pool for caches of a group", *_BYTES),
+    "decode_step_s": Quantity("Decode step under load", "ms", 1e3, seconds),
 }
 """Metrics by their key in a result."""
 

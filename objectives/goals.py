@@ -33,7 +33,16 @@ def prefill_ceiling_per_gpu_hour(service: Service) -> Array:
 
 
 def session_at_targets_s(workload: Workload, targets: Targets) -> Array:
-    """[s] S*, how long a session lasts when every answer just meets its targets: R (TTFT + A TPOT) + (R - 1) Z, mean over the atoms."""
+    """[s] S*, how long a session lasts when every answer just meets its targets: R (TTFT + A TPOT) + (R - 1) Z, mean over the atoms.
+
+    Three answers of 200 tokens, 60 s of thinking between them, targets of 5 s and 50 ms: 3 * (5 + 200 * 0.05) + 2 * 60.
+
+    >>> one = {name: jnp.ones(1) for name in Workload.__dataclass_fields__}
+    >>> sessions = Workload(**one | {"turns": 3 * jnp.ones(1), "answer": 200 * jnp.ones(1), "think_s": 60 * jnp.ones(1)})
+    >>> targets = Targets(ttft_s=5.0, ttft_percentile=None, tpot_s=0.05, tpot_z=0.0, accuracy_floor=0.95, utilisation=0.9, z=0.0)
+    >>> float(session_at_targets_s(sessions, targets))
+    165.0
+    """
     answering = workload.turns * (targets.ttft_s + workload.answer * targets.tpot_s)
     return jnp.sum(workload.weight * (answering + (workload.turns - 1) * workload.think_s))
 
@@ -64,7 +73,11 @@ def energy_per_session_j(service: Service, accelerator: Accelerator) -> Array:
 
 
 def quantile(values: Array, weights: Array, share: Array) -> Array:
-    """The least of `values` `(n,)` that at least `share` of the weight does not exceed. Compares all pairs: sorting is slow in a vmapped loop."""
+    """The least of `values` `(n,)` that at least `share` of the weight does not exceed. Compares all pairs: sorting is slow in a vmapped loop.
+
+    >>> float(quantile(jnp.array([8.0, 2.0, 4.0]), jnp.array([0.1, 0.5, 0.4]), 0.9))
+    4.0
+    """
     below = jnp.sum(jnp.asarray(weights) * (values[None, :] <= values[:, None]), axis=1)
     return jnp.min(jnp.where(below >= share - 1e-6, values, jnp.inf))
 

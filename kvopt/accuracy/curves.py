@@ -78,9 +78,15 @@ class Curve:
 
 def find(method: MethodSpec, asked: Asked) -> Curve | None:
     """The curve of a method; None where nothing was measured of it that speaks for this kind of question."""
-    if method.reselects:  # it sees every question
-        method, asked = methods.load(method.id.removesuffix(methods.RESELECT)), replace(asked, question_hidden=False)
+    method, asked = read_as(method, asked)
     return all_of(method.dimension, asked).get(method.id)
+
+
+def read_as(method: MethodSpec, asked: Asked) -> tuple[MethodSpec, Asked]:
+    """Whose readings speak for a method, and what they are asked: one that selects anew for each question is its method with every question seen."""
+    if not method.reselects:
+        return method, asked
+    return methods.load(method.id.removesuffix(methods.RESELECT)), replace(asked, question_hidden=False)
 
 
 @cache

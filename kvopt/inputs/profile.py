@@ -18,7 +18,8 @@ from kvopt.inputs.hierarchy import PARAMETERS, composed, is_eager, levels, natur
 from kvopt.inputs.sourced import Sourced, checked
 from objectives.types import Efficiency
 
-HOST_LINK = 0.65  # share of the nominal link that engine-level offload reaches: LMCache 41-44 GB/s of 64, a DRAM hit on H20 40
+HOST_LINK = 0.65  # share of the nominal link that engine-level offload reaches
+HOST_LINK_SOURCE = "LMCache 41-44 GB/s of 64, a DRAM hit on H20 40"
 ONE_SIDED = 1.645  # standard deviations of a normal between the middle and its 95 % quantile
 BENCHMARK_ONLY = ("waves", "ahead")  # parameters that say how benchmarks are run
 

@@ -73,7 +73,12 @@ class Scenario(BaseModel):
 
     @classmethod
     def of(cls, **fields: Any) -> Scenario:
-        """A validated scenario. Raises `BadInput`: one line that names the field, the value and what is allowed."""
+        """A validated scenario. Raises `BadInput`: one line that names the field, the value and what is allowed.
+
+        >>> Scenario.of(model="llama-3.1-70b", gpus=4, tp=3)
+        Traceback (most recent call last):
+        kvopt.errors.BadInput: tp: 3: must divide the 4 gpus
+        """
         for name in fields:
             if name not in cls.model_fields:
                 raise unknown("field", name, cls.model_fields)

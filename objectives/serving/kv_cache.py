@@ -18,7 +18,14 @@ INDEX_BYTES = 2  # an element of an index key, 16 bit (vLLM 0.33 stores 132 byte
 
 
 def kept(keep: Array | float, cuts: Cuts, which: Sum) -> Array:
-    """The share of one sum that remains: `keep` where the method cuts that sum, 1 where it does not."""
+    """The share of one sum that remains: `keep` where the method cuts that sum, 1 where it does not.
+
+    A method that reads a quarter of the cache and stores all of it:
+
+    >>> reads = Cuts(stored=0.0, read=1.0, moved=0.0, prefill=0.0)
+    >>> float(kept(0.25, reads, "read")), float(kept(0.25, reads, "stored"))
+    (0.25, 1.0)
+    """
     return 1 - getattr(cuts, which) * (1 - jnp.asarray(keep))
 
 

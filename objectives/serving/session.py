@@ -94,6 +94,11 @@ def returning_context(workload: Workload) -> Array:
     return workload.prompt + (workload.question + workload.answer) * workload.turns / 2
 
 
+def written(workload: Workload) -> Array:
+    """[tokens] of a thinking user's cache that are new since the last parking, `(atoms,)`: the first one brings the prompt."""
+    return workload.question + workload.answer + workload.prompt / jnp.maximum(workload.turns - 1, 1.0)
+
+
 def decode_context(workload: Workload) -> Array:
     """[tokens] mean context while decoding, `(atoms,)`: over the turns, half an answer in."""
     w = workload
@@ -189,8 +194,7 @@ def serve_sums(system: System, have: Sums, effects: Effects, schedule: Schedule,
 
     parked = (1 - s.idle_resident) * s.idle_parked
     returned = returning_context(w)
-    written = w.question + w.answer + w.prompt / jnp.maximum(w.turns - 1, 1.0)  # since the last parking; the first one brings the prompt
-    fetch_s, switch_s = switching.switch_s(system, effects, have.moved, s, returned, written)
+    fetch_s, switch_s = switching.switch_s(system, effects, have.moved, s, returned, written(w))
     resumes = w.weight * (w.turns - 1) * parked
     handover_s = split * session_bytes(arch, effects, have.moved, w.prompt) / switching.link_bandwidth(system, s)
 

@@ -1,0 +1,1 @@
+"""The arithmetic of one plan with the numbers filled in: what `kvopt explain` says."""
