@@ -18,7 +18,10 @@ VERBS = {
     "pareto": "the front of plans over two or three objectives, and the best plan on it",
     "simulate": "what a plan gives when every step is played: latency percentiles, throughput, preemptions, beside the closed form",
     "sensitivity": "what one percent more of each input is worth to the best plan",
+    "explain": "the arithmetic of one plan with numbers filled in: each metric's formula, what it starts from, and which term dominates",
     "next": "the measurements of accuracy that would most reduce what the choice of a method may lose, with how to run them",
+    "export": "a plan of a run folder as an engine takes it: a command, a YAML file, code",
+    "report": "the plots, the launch files and report.html of a run folder once more, without running anything",
     "validate": "how far predictions lie from your own measurements: KIND is latency, capacity, accuracy or composition",
     "calibrate": "an accelerator file from your own measurements, a vLLM log, a benchmark's result, or a probe of this machine; or evidence from your "
     "own accuracies",
@@ -26,7 +29,7 @@ VERBS = {
     "study": "named questions: list, or run NAME|FILE.yaml",
     "cache": "clear: forget compiled programs",
 }
-QUESTIONS = ("analyze", "optimize", "pareto", "simulate", "sensitivity", "next")
+QUESTIONS = ("analyze", "optimize", "pareto", "simulate", "sensitivity", "explain", "next")
 
 
 class Parser(argparse.ArgumentParser):
@@ -52,6 +55,10 @@ def parser() -> Parser:
     verbs = top.add_subparsers(dest="verb", metavar="VERB", parser_class=Parser)
     for verb in QUESTIONS:
         _question(verbs.add_parser(verb, help=VERBS[verb], description=VERBS[verb], allow_abbrev=False), verb)
+    _export(verbs.add_parser("export", help=VERBS["export"], description=VERBS["export"], allow_abbrev=False))
+    again = verbs.add_parser("report", help=VERBS["report"], description=VERBS["report"], allow_abbrev=False)
+    again.add_argument("folder", metavar="RUN_FOLDER", help="a folder that --out wrote")
+    again.add_argument("--out", metavar="DIR", help="folder for what is drawn (default: the run folder)")
     _validate(verbs.add_parser("validate", help=VERBS["validate"], description=VERBS["validate"], allow_abbrev=False))
     _calibrate(verbs.add_parser("calibrate", help=VERBS["calibrate"], description=VERBS["calibrate"], allow_abbrev=False))
     catalog = verbs.add_parser("catalog", help=VERBS["catalog"], allow_abbrev=False)
@@ -81,7 +88,9 @@ def _question(verb: argparse.ArgumentParser, name: str) -> None:
     if name == "simulate":
         for option, said in OPTIONS.items():
             verb.add_argument(f"--{option.replace('_', '-')}", dest=option, metavar="X", default=None, help=said)
-        verb.add_argument("--plan", metavar="DIR", help="a run folder whose plan and scenario are simulated (default: the plan of analyze)")
+    if name in ("simulate", "explain"):
+        verb.add_argument("--plan", metavar="DIR", help="a run folder whose plan and scenario are taken (default: the plan of analyze)")
+        verb.add_argument("--point", metavar="K", type=int, help="with --plan: a point of its front, from 0 (default: the recommended one)")
     if name == "pareto":
         verb.add_argument(
             "--objectives",
@@ -95,6 +104,14 @@ def _question(verb: argparse.ArgumentParser, name: str) -> None:
     verb.add_argument("--config", metavar="FILE.yaml", help="fields of the scenario; the command line goes before it")
     verb.add_argument("--out", metavar="DIR", help="folder for the results")
     verb.add_argument("--json", action="store_true", help="print one JSON object to standard output and nothing else there")
+
+
+def _export(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("engine", metavar="ENGINE", help="vllm, vllm-bench, sglang, trtllm, lmcache, kvpress, kvtuner or duoattention")
+    verb.add_argument("folder", metavar="RUN_FOLDER", help="a folder that --out wrote")
+    verb.add_argument("--point", metavar="K", type=int, help="a point of its front, from 0 (default: the recommended one)")
+    verb.add_argument("--out", metavar="DIR", help="folder for the files (default: the main one is printed)")
+    verb.add_argument("--json", action="store_true", help="print one JSON object with files, notes and what the engine cannot be told")
 
 
 def _validate(verb: argparse.ArgumentParser) -> None:

@@ -53,6 +53,12 @@ def _run(asked: Any) -> int:
         return 0
     if asked.verb == "validate":
         return _validate(asked)
+    if asked.verb == "report":
+        return _report(asked)
+    if asked.verb == "export":
+        from kvopt.export.verb import run as export
+
+        return export(asked)
     gc.set_threshold(100_000, 50, 50)  # imports and traces make objects by the million and little garbage: looking for it takes a tenth of the time
     keep_compiled()
     if asked.verb == "calibrate":
@@ -114,11 +120,13 @@ def _question(asked: Any) -> int:
         elif asked.verb == "pareto":
             result = api.pareto(scenario, [name.strip() for name in asked.objectives.split(",")], progress, asked.chance)
         elif asked.verb == "simulate":
-            from kvopt.results import load
             from kvopt.simulation.verb import simulate
 
-            saved = load(asked.plan).data if asked.plan else {}
-            result = simulate(scenario, plan=(saved.get("answer") or saved).get("plan"), **arguments.options(asked))
+            result = simulate(scenario, plan=_plan(asked), **arguments.options(asked))
+        elif asked.verb == "explain":
+            from kvopt.explanation.explained import explain
+
+            result = explain(scenario, plan=_plan(asked))
         elif asked.verb == "next":
             from kvopt.accuracy.next_measurement import next_measurements
 
@@ -134,14 +142,35 @@ def _question(asked: Any) -> int:
 
         show(result, Console(soft_wrap=False))
     if folder is not None:
-        from kvopt.plots import save_all
         from kvopt.results import kept_runs
+        from kvopt.run_folder import write_run
 
-        result.save(kept_runs(folder))
-        if result.kind not in ("simulate", "next"):  # they have no picture
-            save_all(result, folder)
+        write_run(result, kept_runs(folder))
         print(f"written to {folder}", file=sys.stderr if asked.json else sys.stdout)
     return 0 if result.feasible else 1
+
+
+def _plan(asked: Any) -> dict[str, Any] | None:
+    """The plan of `--plan`; none where it is not given."""
+    from kvopt.results import chosen, load
+
+    if asked.plan is None:
+        if asked.point is not None:
+            raise BadInput("point", asked.point, "needs --plan, the run folder that it is a point of")
+        return None
+    plan: dict[str, Any] = chosen(load(asked.plan), asked.point)["plan"]
+    return plan
+
+
+def _report(asked: Any) -> int:
+    """Draws a saved run again."""
+    from kvopt.results import load
+    from kvopt.run_folder import drawn_again
+
+    result, folder = load(asked.folder), asked.folder if asked.out is None else _out(asked)
+    for path in drawn_again(result, folder):
+        print(path)
+    return 0
 
 
 def _folder(asked: Any, scenario: Any) -> Path | None:
@@ -278,7 +307,8 @@ def _study(asked: Any) -> int:
     if not asked.name:
         raise BadInput("study", "run", f"needs a name ({', '.join(study.names())}) or a YAML file")
     folder = None if asked.out is None else _out(asked)
-    result = study.run(asked.name, out=folder, distributed=asked.distributed)
+    with progress_bar(asked.json) as progress:
+        result = study.run(asked.name, out=folder, distributed=asked.distributed, progress=progress)
     if result is None:  # the process that leads says what all have found
         return 0
     if asked.json:

@@ -8,7 +8,7 @@ import json
 import os
 import platform
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -18,14 +18,24 @@ import yaml
 
 from kvopt.errors import BadInput
 
+FORMAT = 1  # of a run folder; one that an older kvopt wrote says none and is read as it is
 PACKAGES = ("kvopt", "jax", "jaxlib", "optax", "numpy", "scipy", "moocore", "matplotlib", "simpy")
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a verb found: the object that `--json` prints, and what a person should know beside it."""
+    """What a verb found: the object that `--json` prints, and what a person should know beside it.
 
-    kind: str  # analyze, optimize, pareto, simulate, sensitivity or next
+    >>> result = Result("analyze", {"scenario": {"asked": {"model": "yi-34b-200k"}}, "plan": {"methods": ["fp8"]}, "metrics": {"ttft_s": 2.5}})
+    >>> result.rows()
+    [{'point': 'answer', 'methods': 'fp8', 'ttft_s': 2.5}]
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     load(result.save(folder)) == result
+    True
+    """
+
+    kind: str  # analyze, optimize, pareto, simulate, sensitivity, explain or next
     data: dict[str, Any]  # as `--json` prints it
     warnings: tuple[str, ...] = ()
     feasible: bool = True
@@ -46,6 +56,11 @@ class Result:
             return list(self.data["measurements"])
         if self.kind == "simulate":
             return [{"figures": name, **_numbers(self.data[name])} for name in ("simulation", "closed_form", "ratio") if name in self.data]
+        if self.kind == "explain":
+            return [
+                {"metric": row["metric"], "value": row["value"], "dominates": row["dominates"], "formula": row["formula"]}
+                for row in self.data["explained"]
+            ]
         rows = [{"point": "answer", **_flat(self.data)}]
         if self.data.get("research", {}).get("plan"):
             rows.append({"point": "research", **_flat(self.data["research"])})
@@ -55,30 +70,24 @@ class Result:
 
     def to_frame(self) -> Any:
         """The rows as a pandas DataFrame. Raises `BadInput` where pandas is not installed."""
-        try:
-            import pandas
-        except ImportError:
-            raise BadInput("to_frame", "pandas", "not installed; pip install pandas, or use .rows()") from None
-        return pandas.DataFrame(self.rows())
+        return frame(self.rows())
 
     def save(self, folder: str | Path) -> Path:
         """Writes `result.json`, `points.csv`, `scenario.yaml` (the question, for `--config`) and the result's own files, each whole or not at all.
 
         Raises `BadInput` where the folder cannot be written.
         """
-        target = writable(folder)
-        text = json.dumps(
-            {"kind": self.kind, "feasible": self.feasible, "warnings": self.warnings, "run": run_record(), "result": self.data, "extra": self.extra},
-            indent=2,
-        )
-        write_atomically(target / "result.json", text + "\n")
-        write_atomically(target / "points.csv", table_text(self.rows()))
-        for name, content in self.files.items():
-            write_atomically(target / name, content)
+        kept = {"format": FORMAT, "kind": self.kind, "feasible": self.feasible, "warnings": self.warnings, "run": run_record()}
+        whole = {**kept, "result": self.data, "extra": self.extra, "files": list(self.files)}
         scenario = self.data["scenario"]
         question = {**scenario.get("asked", {}), "seed": scenario.get("seed", 0)}
-        write_atomically(target / "scenario.yaml", yaml.safe_dump(question, sort_keys=False))
-        return target
+        files = {
+            "result.json": json.dumps(whole, indent=2) + "\n",
+            "points.csv": table_text(self.rows()),
+            "scenario.yaml": yaml.safe_dump(question, sort_keys=False),
+        }
+        write_files(folder, {**files, **self.files})
+        return Path(folder)
 
     def __str__(self) -> str:
         from kvopt.report import text
@@ -87,16 +96,36 @@ class Result:
 
 
 def load(folder: str | Path) -> Result:
-    """The result of a run folder, or of its `result.json`. Raises `BadInput` where there is none."""
+    """The result of a run folder, or of its `result.json`, as it was saved. Raises `BadInput` where there is none, or a newer kvopt wrote it."""
     path = Path(folder)
     path = path / "result.json" if path.is_dir() else path
     try:
         saved = json.loads(path.read_text(encoding="utf-8"))
-        return Result(saved["kind"], saved["result"], tuple(saved["warnings"]), saved["feasible"], saved.get("extra", {}))
+        if saved.get("format", 0) > FORMAT:
+            by = saved.get("run", {}).get("versions", {}).get("kvopt", "a newer version")
+            raise BadInput("run folder", path, f"written by kvopt {by} in format {saved['format']}, and this one reads up to {FORMAT}: update kvopt")
+        files = {name: (path.parent / name).read_text(encoding="utf-8") for name in saved.get("files", ())}
+        return Result(saved["kind"], saved["result"], tuple(saved["warnings"]), saved["feasible"], saved.get("extra", {}), files)
     except OSError as error:
-        raise BadInput("run folder", path, f"cannot be read ({error.__class__.__name__})") from None
-    except (json.JSONDecodeError, KeyError) as error:
+        raise BadInput("run folder", error.filename or path, f"cannot be read ({error.strerror or error.__class__.__name__})") from None
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
         raise BadInput("run folder", path, f"not a result of kvopt ({error.__class__.__name__})") from None
+
+
+def chosen(result: Result, point: int | None = None) -> dict[str, Any]:
+    """One point of a result with its plan: the recommended one, or point number `point` of a front, from 0. Raises `BadInput` where there is none."""
+    if point is None:
+        answer: dict[str, Any] = result.data.get("answer") or result.data
+        if not answer.get("plan") or answer.get("infeasible"):
+            raise BadInput("point", "none", f"this {result.kind} run recommends no plan")
+        return answer
+    points = result.data.get("points") or []
+    if not 0 <= point < len(points):
+        raise BadInput(
+            "point", point, f"one of 0 to {len(points) - 1}" if points else f"this {result.kind} run has no front to choose from: leave it out"
+        )
+    found: dict[str, Any] = points[point]
+    return found
 
 
 def _flat(point: dict[str, Any]) -> dict[str, Any]:
@@ -118,6 +147,15 @@ def _numbers(tree: dict[str, Any], before: str = "") -> dict[str, Any]:
     for name, value in tree.items():
         flat |= _numbers(value, f"{before}{name}.") if isinstance(value, dict) else {before + name: value}
     return flat
+
+
+def frame(rows: Iterable[dict[str, Any]]) -> Any:
+    """Rows as a pandas DataFrame. Raises `BadInput` where pandas is not installed."""
+    try:
+        import pandas
+    except ImportError:
+        raise BadInput("to_frame", "pandas", "not installed; pip install pandas, or use the rows as they are") from None
+    return pandas.DataFrame(list(rows))
 
 
 def table_text(rows: Iterable[dict[str, Any]]) -> str:
@@ -166,6 +204,23 @@ def kept_runs(folder: Path) -> Path:
             if path.is_file():
                 path.rename(kept / path.name)
     return folder
+
+
+def write_files(folder: str | Path, files: Mapping[str, str | bytes]) -> list[Path]:
+    """Writes files by name into a folder, made where it is missing, each whole or not at all, in their order. Returns their paths.
+
+    Raises `BadInput` for the first that cannot be written: the disk is full, say; those before it are there and whole.
+    """
+    target = writable(folder)
+    for name, content in files.items():
+        try:
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(target / name, content)
+        except OSError as error:
+            raise BadInput(
+                "out", target / name, f"cannot be written ({error.strerror or error.__class__.__name__}); what stood before stays"
+            ) from None
+    return [target / name for name in files]
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from kvopt.results import table_text, writable, write_atomically
+from kvopt.results import frame, table_text, write_files
 
 WIDTH = 120  # columns of a table that no terminal limits
 
@@ -68,11 +68,13 @@ class StudyResult:
         data = {"title": self.title, "columns": self.columns, "rows": self._plain_rows(), "notes": self.notes, "ok": self.ok}
         return json.dumps(data, indent=2, allow_nan=False)
 
+    def to_frame(self) -> Any:
+        """The rows as a pandas DataFrame. Raises `BadInput` where pandas is not installed."""
+        return frame(self._plain_rows())
+
     def save(self, folder: Path | str) -> None:
         """Writes `result.json` and `table.csv` into the folder, each whole or not at all. An unknown number is null or empty, never NaN."""
-        target = writable(folder)
-        write_atomically(target / "result.json", self.to_json() + "\n")
-        write_atomically(target / "table.csv", table_text(self._plain_rows()))
+        write_files(folder, {"result.json": self.to_json() + "\n", "table.csv": table_text(self._plain_rows())})
 
     def _plain_rows(self) -> list[dict[str, Any]]:
         return [{column: _plain(row.get(column)) for column in self.columns} for row in self.rows]
