@@ -19,7 +19,7 @@ from kvopt.search.deployments import Deployment
 from kvopt.search.evaluate import GOALS
 from kvopt.search.lanes import FIELDS, Choice, default_chunk, make_choices
 from kvopt.search.offers import offered
-from kvopt.search.pipeline import Found, Progress, Space, space
+from kvopt.search.pipeline import Found, Progress, Space, Tally, space
 from kvopt.search.uniform_bound import RATES, Bound, uniform_bound
 
 RESEARCH_DEPLOYMENTS = 4  # groupings that research plans are searched on: the best of the deployable search
@@ -52,10 +52,7 @@ def solve(problem: Problem, objective: str, progress: Progress) -> Solved:
         return Solved(None, None, None, None, (), None, {"seconds": 0.0, "compile_seconds": 0.0, "evaluations": 0})
     progress("deployable plans", 0.1)
     today = space(problem, candidates)
-    found, tally = search.run(problem, today, [objective], seed)
-    answer = search.best(problem, candidates, found, objective)
-    if answer is None and (closest := least_broken(problem, candidates)).feasible:
-        answer = closest  # only the least load is feasible, where no start of the search lies
+    answer, found, tally = best_of(problem, today, objective)
     progress("uncompressed baseline", 0.5)
     bare, bare_tally = search.run(problem, space(problem, plain), [objective], seed)
     baseline = search.best(problem, plain, bare, objective)
@@ -87,6 +84,15 @@ def solve(problem: Problem, objective: str, progress: Progress) -> Solved:
         + sum(one.evaluations for one in blocks.values() if one),
     }
     return Solved(answer, baseline, research, today, tuple(plain), wide, cost, bounded, blocks, uniform)
+
+
+def best_of(problem: Problem, searched: Space, objective: str) -> tuple[Point | None, Found, Tally]:
+    """The best plan of a space, all that was found on the way, and what it cost; no plan where none meets the constraints."""
+    found, tally = search.run(problem, searched, [objective], problem.scenario.seed)
+    answer = search.best(problem, searched.choices, found, objective)
+    if answer is None and (closest := least_broken(problem, searched.choices)).feasible:
+        answer = closest  # only the least load is feasible, where no start of the search lies
+    return answer, found, tally
 
 
 def _rate(point: Point | None) -> float | None:
