@@ -13,6 +13,7 @@ from pathlib import Path
 
 from kvopt.inputs.hf_config import read_model
 from studies.evidence import ACCURACY, AICONFIGURATOR, CAPACITY, COMPOSITION, LATENCY
+from studies.evidence.condense_traces import condense_traces
 
 Cells = Mapping[str, str]
 
@@ -181,6 +182,7 @@ def main(words: Sequence[str]) -> None:
     condense(folder / "kv_accuracy.csv", ACCURACY, ACCURACY_COLUMNS, accuracy)
     condense(folder / "kv_composition.csv", COMPOSITION, COMPOSITION_COLUMNS, composition)
     condense(folder / "peers" / "aiconfigurator_vs_silicon.csv", AICONFIGURATOR, PEER_COLUMNS, peer)
+    condense_traces(folder / "traces")
 
 
 if __name__ == "__main__":
