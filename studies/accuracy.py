@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from kvopt.accuracy import posterior, response
 from kvopt.accuracy.left_out import MODEL, SERIES, left_out
@@ -22,11 +21,14 @@ from kvopt.errors import BadInput
 from kvopt.inputs.evidence import TASKS
 from kvopt.inputs.method import Dimension
 from kvopt.plots import write_figure
+from kvopt.search.pipeline import Progress
 from kvopt.validation.accuracy import interval
+from studies.accuracy_plot import Drawn, figure
 from studies.result import StudyResult
 
 QUESTION = "How far is the predicted accuracy from measured accuracies that it was not fitted to?"
 LEFT_OUT: Mapping[str, Callable[[Reading], Hashable]] = {"series": SERIES, "model": MODEL}
+FOLDS, TOKEN_FOLDS = 10, 3  # parts left out in turn: few of tokens, whose fit takes longest by far; settings/accuracy-full.yaml has ten
 NEEDLES = ("needle", "multi-needle")
 TOKEN_REFERENCE = {"all": 0.165, "without needles": 0.115, "LongBench averages": 0.071, "RULER averages": 0.116}
 """RMSE of one curve per token method, shared by all models, fitted to all of its rows: nothing left out."""
@@ -46,23 +48,44 @@ class Found:
         """What was retained."""
         return np.array([reading.retained for reading in self.readings], float)
 
+    @property
+    def drawn(self) -> Drawn:
+        """What a picture needs."""
+        return Drawn(np.array([reading.dimension for reading in self.readings]), self.measured, self.predicted)
+
     def where(self, holds: Callable[[Reading], bool]) -> np.ndarray:
         """Which readings something holds of."""
         return np.array([holds(reading) for reading in self.readings], bool)
 
 
-def run(out: Path | None = None, folds: int = 10, by: str = ",".join(LEFT_OUT), dimensions: str = ",".join(FITTED)) -> StudyResult:
-    """One row per group of readings and way of leaving out. `folds`: parts left out in turn; `by`: series, model; `dimensions`: some of those fitted."""
+def run(
+    out: Path | None = None,
+    progress: Progress | None = None,
+    folds: int = FOLDS,
+    token_folds: int = TOKEN_FOLDS,
+    by: str = ",".join(LEFT_OUT),
+    dimensions: str = ",".join(FITTED),
+) -> StudyResult:
+    """One row per group of readings and way of leaving out.
+
+    `folds`: parts left out in turn, and of the dimension token `token_folds`; `by`: series, model; `dimensions`: some of those fitted. `out`: folder for the
+    picture. Raises `BadInput`.
+    """
     ways, chosen = _listed("by", by, LEFT_OUT), _listed("dimensions", dimensions, FITTED)
-    if folds < 2:
-        raise BadInput("folds", folds, "must be 2 or more")
+    for name, count in (("folds", folds), ("token_folds", token_folds)):
+        if count < 2:
+            raise BadInput(name, count, "must be 2 or more")
     models = {dimension: posterior.load(dimension) for dimension in FITTED if dimension in chosen}
-    found = {way: predictions(models, LEFT_OUT[way], folds) for way in ways}
+    found = {}
+    for place, way in enumerate(ways):
+        part = None if progress is None else _part(progress, way, place / len(ways), 1 / len(ways))
+        found[way] = predictions(models, LEFT_OUT[way], folds, part, {"token": token_folds})
     rows = [row for way, one in found.items() for row in _rows(way, one)]
     if out is not None:
-        _draw(out, found)
+        write_figure(figure({way: one.drawn for way, one in found.items()}), out, "accuracy")
     notes = (
-        f"left out in {folds} parts: series: a method on a model and a benchmark, at all its sizes; model: everything of a model, on every benchmark",
+        f"left out in {folds} parts, of tokens in {token_folds}: series: a method on a model and a benchmark, at all its sizes; model: everything of a model, "
+        "on every benchmark",
         "RMSE, bias: points of retained accuracy, predicted less measured; measured above 115 % counts as 115 %, as in the fit",
         "in interval: share of the readings inside the 90 % interval of a measurement; the spreads were estimated with the readings in",
         "shared token model: RMSE of one curve per token method, the same for all models, fitted to all its rows with nothing left out",
@@ -71,12 +94,25 @@ def run(out: Path | None = None, folds: int = 10, by: str = ",".join(LEFT_OUT), 
     return StudyResult(title=QUESTION, columns=tuple(rows[0]), rows=tuple(rows), notes=notes)
 
 
-def predictions(models: Mapping[Dimension, Pooled], key: Callable[[Reading], Hashable], folds: int) -> Found:
-    """Every reading of the models as a fit to the other parts predicts it."""
+def _part(progress: Progress, way: str, start: float, share: float) -> Progress:
+    """The progress of one way of leaving out, as a share of the whole."""
+    return lambda phase, done: progress(f"left out: {way}, {phase}", start + share * done)
+
+
+def predictions(
+    models: Mapping[Dimension, Pooled],
+    key: Callable[[Reading], Hashable],
+    folds: int,
+    progress: Progress | None = None,
+    own: Mapping[str, int] | None = None,
+) -> Found:
+    """Every reading of the models as a fit to the other parts predicts it; `folds` parts, or as many as `own` says of a dimension."""
     parts = []
-    for model in models.values():
+    for place, (dimension, model) in enumerate(models.items()):
+        if progress is not None:
+            progress(dimension, place / len(models))
         mine = model.readings
-        said = left_out(mine, model.spreads, key, folds)
+        said = left_out(mine, model.spreads, key, (own or {}).get(dimension, folds))
         loss = response.loss(mine, said.eta)
         ends = interval(mine, loss, np.sqrt(response.log_variance(mine, said.eta, said.covariance)), noise(mine, model.spreads))
         parts.append((np.exp(-loss), *ends))
@@ -130,18 +166,3 @@ def _listed(option: str, text: str, allowed: Sequence[str] | Mapping[str, Any]) 
         if name not in allowed:
             raise BadInput(option, name, f"must be some of {', '.join(allowed)}")
     return names
-
-
-def _draw(folder: Path, found: Mapping[str, Found]) -> None:
-    """Predicted against measured, a panel for each way of leaving out, a colour for each dimension."""
-    figure = Figure(figsize=(5 * len(found), 4.6), layout="constrained")
-    axes = figure.subplots(1, len(found), squeeze=False)
-    for axis, (way, one) in zip(axes[0], found.items(), strict=True):
-        axis.plot([0, 1], [0, 1], color="0.6", linewidth=1)
-        for dimension in FITTED:
-            chosen = one.where(lambda reading, d=dimension: reading.dimension == d)  # type: ignore[misc]
-            if chosen.any():
-                axis.scatter(one.measured[chosen], one.predicted[chosen], s=7, alpha=0.6, label=dimension)
-        axis.set(xlabel="measured retained accuracy", ylabel="predicted, left out", title=f"left out: {way}", xlim=(-0.02, 1.2), ylim=(-0.02, 1.02))
-    axes[0][0].legend(frameon=False)
-    write_figure(figure, folder, "predicted")

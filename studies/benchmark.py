@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -19,18 +20,20 @@ from jax import Array
 
 from kvopt.inputs.choice import MethodChoice
 from kvopt.inputs.scenario import Scenario
+from kvopt.plots import write_figure
 from kvopt.problem import Problem, resolve
 from kvopt.search import programs
 from kvopt.search.blocks.layout import layout
 from kvopt.search.evaluate import Given, evaluate
 from kvopt.search.gradients import total, value_and_gradient
 from kvopt.search.lanes import FIELDS, PLAN_FIELDS, SCHEDULE_FIELDS, ByBlock, Lane, make_choices, stacked, take
-from kvopt.search.pipeline import given
+from kvopt.search.pipeline import Progress, given
 from objectives.accuracy.composition import Losses, losses
 from objectives.goals import Targets
 from objectives.limits import violations
 from objectives.serving.folded import UNCOMPRESSED, Folded, contributions
 from objectives.types import Architecture, replace
+from studies.benchmark_plot import figure
 from studies.result import StudyResult
 
 QUESTION = "How many evaluations and gradients a second, and how long until a front, cold and with a warm compilation cache?"
@@ -57,17 +60,22 @@ class Rates(NamedTuple):
     compile_gradient_s: float
 
 
-def run(front: bool = True) -> StudyResult:
-    """Rates of one vmapped, compiled program in single precision; `front=False` leaves out the timed fronts, which take minutes."""
+def run(out: Path | None = None, progress: Progress | None = None, front: bool = True) -> StudyResult:
+    """Rates of one vmapped, compiled program in single precision; `front=False` leaves out the timed fronts. `out`: folder for the picture."""
+    tell = progress or (lambda phase, share: None)
     problem, layered = resolve(Scenario.of()), resolve(Scenario.of(model=LAYERED))
     many = problem.workload.model_copy(update={"atoms": tuple(_spread(problem.workload.atoms[0], 32))})
     varied = Problem(problem.scenario, problem.model, problem.accelerator, problem.engine, many, problem.checkpoints)
     settings = len(INNER) * len(layout(layered, "layer").row)
-    cases = {
-        "one atom, uniform plan": rates(problem),
-        "32 atoms, uniform plan": rates(varied),
-        f"one atom, {LAYERED}, {settings} settings by layer": rates(layered, per_layer=True),
+    asked = {
+        "one atom, uniform plan": (problem, False),
+        "32 atoms, uniform plan": (varied, False),
+        f"one atom, {LAYERED}, {settings} settings by layer": (layered, True),
     }
+    cases = {}
+    for place, (name, (of, per_layer)) in enumerate(asked.items()):
+        tell(name, 0.2 * place)
+        cases[name] = rates(of, per_layer=True) if per_layer else rates(of)
     rows: list[dict[str, Any]] = [
         {
             "what": name,
@@ -80,10 +88,13 @@ def run(front: bool = True) -> StudyResult:
         for name, found in cases.items()
     ]
     if front:
+        tell("kvopt pareto, cold and warm", 0.6)
         cold, warm = front_times()
         rows.append({"what": "kvopt pareto, cold", "seconds": cold})
         rows.append({"what": "kvopt pareto, warm compilation cache", "seconds": warm})
     rows.append({"what": "import kvopt", "seconds": import_time()})
+    if out is not None:
+        write_figure(figure(rows), out, "benchmark")
     notes = (
         f"{os.cpu_count()} cores, {platform.machine()}, {jax.devices()[0].device_kind}, jax {jax.__version__}",
         f"single precision, as searches compile it, best of {REPEATS}",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from kvopt.errors import BadInput
 from kvopt.inputs import method
 from kvopt.inputs.choice import MethodChoice
 from kvopt.inputs.scenario import Scenario
+from kvopt.plots import write_figure
 from kvopt.problem import Problem, resolve
 from kvopt.search import best as search
 from kvopt.search import programs
@@ -23,8 +25,9 @@ from kvopt.search.blocks.optimum import front_bounds
 from kvopt.search.evaluate import GOALS
 from kvopt.search.lanes import FIELDS, chunk_sizes, make_choices, take
 from kvopt.search.offers import offered
-from kvopt.search.pipeline import Space, given, known, space
+from kvopt.search.pipeline import Progress, Space, given, known, space
 from kvopt.search.uniform_bound import uniform_bound
+from studies.bounds_plot import figure
 from studies.result import StudyResult
 
 QUESTION = "How far are the plans that are found from the best there is: tried out one by one, and bounded?"
@@ -35,27 +38,47 @@ RESIDENT = 65  # shares of resident idle caches that are tried one by one
 MODELS = ("llama-3.1-8b", "llama-3.1-70b", "qwen3-8b", "yi-34b-200k", "gemma-3-27b-it", "deepseek-v3", "gpt-oss-120b", "qwen3-next-80b-a3b-instruct")
 ACCELERATORS = ("a100-80-sxm", "h100-sxm", "h200-sxm", "mi300x", "l40s", "rtx-4090")
 FRONTS: tuple[tuple[Width, str, int, tuple[str, ...]], ...] = (
-    ("layer", "llama-3.1-70b", 8, ("kivi",)),
     ("layer", "llama-3.1-70b", 8, ("snapkv", "kivi")),
-    ("layer", "llama-3.1-8b", 4, ("kvzip", "kivi")),
     ("head", "llama-3.1-8b", 4, ("kvzip", "kivi")),
     ("head", "llama-3.1-8b", 4, ("snapkv", "kivi")),
+    ("layer", "llama-3.1-8b", 4, ("kvzip", "kivi")),
     ("head", "llama-3.1-70b", 8, ("kvzip", "kivi")),
+    ("layer", "llama-3.1-70b", 8, ("kivi",)),
 )
 
 
-def run(scenarios: int = 40, points: int = 64, fronts: bool = True, seed: int = 0) -> StudyResult:
-    """`scenarios` drawn uniform problems, then fronts of `points` plans per layer and per head; `ok` if no bound is below what was found."""
-    rows = [_uniform(problem, best) for problem, best in drawn(scenarios, seed)]
-    rows += [_front(*front, points) for front in FRONTS if fronts]
+def run(
+    out: Path | None = None, progress: Progress | None = None, scenarios: int = 12, points: int = 64, fronts: int = 3, seed: int = 0
+) -> StudyResult:
+    """`scenarios` drawn uniform problems, then the first `fronts` of `FRONTS`, of `points` plans each; `ok` if no bound is below what was found.
+
+    `out`: folder for the picture. Raises `BadInput`.
+    """
+    if scenarios < 1:
+        raise BadInput("scenarios", scenarios, "must be 1 or more")
+    if not 0 <= fronts <= len(FRONTS):
+        raise BadInput("fronts", fronts, f"must be 0 to {len(FRONTS)}")
+    tell = progress or (lambda phase, share: None)
+    steps, rows = scenarios + fronts, []
+    tell("uniform scenarios", 0.0)
+    for problem, best in drawn(scenarios, seed):
+        rows.append(_uniform(problem, best))
+        tell("uniform scenarios", len(rows) / steps)
+    for front in FRONTS[:fronts]:
+        tell(f"front per {front[0]}", len(rows) / steps)
+        rows.append(_front(*front, points))
     uniform = [row for row in rows if row["plan"] == "uniform"]
     short = np.array([row["below everything tried %"] for row in uniform])
     gaps = np.array([row["gap %"] for row in uniform])
+    if out is not None:
+        write_figure(figure(rows), out, "bounds")
     notes = [
         f"{len(uniform)} uniform scenarios drawn with seed {seed}; everything tried: every grouping, method, chunk and {RESIDENT} shares of resident caches",
         f"below everything tried: at most {short.max():.3g} %; bound gap: median {np.median(gaps):.2g} %, at most {gaps.max():.2g} %",
         "gap: 100 (bound / value - 1); of a front the median and the worst over its points, each bounded at the accuracy that it keeps",
     ]
+    if fronts:
+        notes.append(f"{fronts} of {len(FRONTS)} fronts, per layer and per head, of {points} points each")
     columns = ("plan", "scenario", "variables", "found", "everything tried", "below everything tried %", "gap %", "worst gap %", "seconds")
     ok = bool(np.all(gaps >= -1e-9) and short.max() <= 0.5)
     return StudyResult(title=QUESTION, columns=columns, rows=tuple(rows), notes=tuple(notes), ok=ok)

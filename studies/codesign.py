@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from kvopt import named
@@ -11,9 +12,12 @@ from kvopt.equal_cost import CUTS, EqualCost, ratio_for_equal_cost
 from kvopt.inputs.scenario import Scenario
 from kvopt.inverse import HARDWARE, KEPT, Least, least, served
 from kvopt.metrics import LABELS
+from kvopt.plots import write_figure
 from kvopt.problem import resolve
+from kvopt.search.pipeline import Progress
 from kvopt.wording import CONSTRAINTS, number
 from objectives.codesign import QUANTITIES
+from studies.codesign_plot import figure
 from studies.result import StudyResult
 
 QUESTION = "What hardware or what compression do so many users need, when does 1M cost what 4K does, and which card serves most per dollar?"
@@ -35,24 +39,40 @@ COLUMNS = ("question", "of", "unit", "at hand", "answer", "times", "remark")
 
 
 def run(
-    users: float | None = None, method: str | None = None, per: str = "dollar", long: str | int = "1M", short: str | int = "4K", **fields: Any
+    out: Path | None = None,
+    progress: Progress | None = None,
+    users: float | None = None,
+    method: str | None = None,
+    per: str = "dollar",
+    long: str | int = "1M",
+    short: str | int = "4K",
+    **fields: Any,
 ) -> StudyResult:
     """Rows for the least hardware and the least compression that serve `users`, for the equal cost of `long` and `short`, and for the best card.
 
     `users`: over the whole deployment; absent: half as many again as it serves now. `method`: the compression that is asked about, beside an ideal one. `per`:
-    `dollar` or `joule`. Llama-3.1-8B with 64,000 tokens on one H100 unless fields of `Scenario` say otherwise. Raises `BadInput`.
+    `dollar` or `joule`. `out`: folder for the picture. Llama-3.1-8B with 64,000 tokens on one H100 unless fields of `Scenario` say otherwise.
+    Raises `BadInput`.
     """
+    tell = progress or (lambda phase, share: None)
     scenario = Scenario.of(**{**DEFAULT, **fields})
     problem = resolve(scenario)
     problem.require_known()
     now = served(problem, named.best_case(problem))
     wanted = users if users is not None else MORE * now if now > 0 else 1.0
-    found = [least(quantity, wanted, scenario) for quantity in ASKED]
+    found = []
+    for place, quantity in enumerate(ASKED):
+        tell(f"least {UNITS[quantity][0]}", 0.1 * place)
+        found.append(least(quantity, wanted, scenario))
     found += [least(KEPT, wanted, scenario, method=method)] if method is not None else []
     asked = {name: value for name, value in scenario.model_dump(exclude_unset=True).items() if name not in ("context", "methods", "fidelity")}
+    tell("equal cost", 0.4)
     costs = ratio_for_equal_cost(long=long, short=short, **asked)
+    tell("best card", 0.6)
     card = best_card(scenario, per)
     rows = (*map(_least, found), *(_equal(cost, f"{long} at the cost of {short}") for cost in costs), *_card(card))
+    if out is not None:
+        write_figure(figure(rows), out, "codesign")
     notes = (*_said(scenario, now, wanted), *_equal_notes(costs, str(long), str(short)), *_card_notes(card), *problem.warnings)
     return StudyResult(title=QUESTION, columns=COLUMNS, rows=rows, notes=notes)
 

@@ -18,6 +18,7 @@ from kvopt.inputs.scenario import Scenario
 from kvopt.plots import STYLE, write_figure
 from kvopt.plots.style import BLUE, GREY, INK, VERMILLION
 from kvopt.problem import resolve
+from kvopt.search.pipeline import Progress
 from studies.result import StudyResult
 
 QUESTION = "How do concurrency, prefill, decoding and context switching move from 4K to 1M, and what does a session's time go to?"
@@ -27,7 +28,9 @@ TIMES = {"prefill": "prefill s", "answer": "answer s", "context switch": "switch
 SHARES = {"prefill": "prefill %", "decoding": "decode %", "context switching": "switch %"}
 
 
-def run(out: Path | None = None, contexts: str | int | Sequence[str | int] = CONTEXTS, **fields: Any) -> StudyResult:
+def run(
+    out: Path | None = None, progress: Progress | None = None, contexts: str | int | Sequence[str | int] = CONTEXTS, **fields: Any
+) -> StudyResult:
     """One row per context length for one scenario (eight A100s at `peak` fidelity unless told otherwise); fields of `Scenario` change it.
 
     A session's busy time is that of a group which serves one user at a time: one prefill, all answers decoded at the length of the prompt, and a
@@ -41,7 +44,11 @@ def run(out: Path | None = None, contexts: str | int | Sequence[str | int] = CON
     if not lengths:
         raise BadInput("contexts", "none", "needs one length or more")
     asked = {"gpus": 8, "fidelity": "peak", **NO_TARGET, **fields}
-    rows = [_row(Scenario.of(**{**asked, "context": length})) for length in lengths]
+    rows = []
+    for place, length in enumerate(lengths):
+        if progress is not None:
+            progress(f"{length:,} tokens", place / len(lengths))
+        rows.append(_row(Scenario.of(**{**asked, "context": length})))
     if out is not None:
         write_figure(figure(rows), out, "context_scaling")
     return StudyResult(title=QUESTION, columns=tuple(rows[0]), rows=tuple(rows), notes=_notes(Scenario.of(**asked), rows), hidden=("switch %",))

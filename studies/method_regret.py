@@ -9,12 +9,16 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from kvopt.accuracy.reading import Reading
+from kvopt.plots import write_figure
+from kvopt.search.pipeline import Progress
 from studies.method_cells import FAMILIES, FEWEST, LIKE, Cell, LeftIn, Models, cells, loaded, predicted, size
+from studies.method_regret_plot import figure
 from studies.method_reveal import DRAWS, NAMED, RANDOM, Revealed, pools, revealed
 from studies.result import StudyResult
 
@@ -23,6 +27,13 @@ QUESTION = (
 )
 BOUND = 2.0  # points: the median pick must keep as much as the best one less this
 PICKERS = ("kvopt", "best on average elsewhere", "at random", "the best")
+TOLD = {
+    "kvopt, nothing measured": "before",
+    f"kvopt, {NAMED} that next names": "named",
+    f"kvopt, {RANDOM} random": "drawn",
+    "kvopt, all measured": "everything",
+}
+"""Who picks, by what of `method_reveal.Revealed` it loses."""
 
 
 @dataclass(frozen=True)
@@ -34,17 +45,25 @@ class Judged:
     regret: dict[str, float]
 
 
-def run(fewest: int = FEWEST, measurements: bool = True) -> StudyResult:
-    """One row per group of cells and picker, then the regret before and after measurements. `fewest`: methods of a cell; `measurements`: ask for those too."""
+def run(out: Path | None = None, progress: Progress | None = None, fewest: int = FEWEST, measurements: bool = True) -> StudyResult:
+    """One row per group of cells and picker, then the regret before and after measurements.
+
+    `fewest`: methods of a cell; `measurements`: ask for those too. `out`: folder for the picture.
+    """
     models = loaded()
-    return of(models, cells(models, fewest), measurements)
+    result = of(models, cells(models, fewest), measurements, progress)
+    if out is not None:
+        write_figure(figure(result.rows, PICKERS[:-1], list(TOLD)), out, "method_regret")
+    return result
 
 
-def of(models: Models, chosen: Sequence[Cell], measurements: bool) -> StudyResult:
+def of(models: Models, chosen: Sequence[Cell], measurements: bool, progress: Progress | None = None) -> StudyResult:
     """The study of some cells."""
     left_in = LeftIn(models)
     rows = []
     for label, whole_model in (("its benchmark", False), ("all of its model", True)):
+        if progress is not None:
+            progress(f"without {label}", 0.5 * whole_model)
         judged = [one for cell in chosen if (one := judge(left_in, cell, whole_model)) is not None]
         for family in ("all", *dict.fromkeys(FAMILIES.values())):
             mine = [one for one in judged if family in ("all", one.cell.family)]
@@ -98,14 +117,8 @@ def _row(left_out: str, family: str, picker: str, regrets: Sequence[float]) -> d
 
 
 def _after(left_out: str, family: str, found: Sequence[Revealed]) -> list[dict[str, Any]]:
-    told = {
-        "kvopt, nothing measured": "before",
-        f"kvopt, {NAMED} that next names": "named",
-        f"kvopt, {RANDOM} random": "drawn",
-        "kvopt, all measured": "everything",
-    }
     kept = [dataclasses.asdict(one) for one in found]
-    return [_row(left_out, family, name, [one[field] for one in kept]) for name, field in told.items() if kept]
+    return [_row(left_out, family, name, [one[field] for one in kept]) for name, field in TOLD.items() if kept]
 
 
 def _notes(models: Models, chosen: Sequence[Cell]) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from kvopt.inputs.method import DIMENSIONS, load
 from kvopt.inputs.scenario import Scenario
 from kvopt.plots import write_figure
 from kvopt.problem import Problem, resolve
+from kvopt.search.pipeline import Progress
 from studies.methods_notes import notes
 from studies.methods_plot import figure
 from studies.methods_rows import table
@@ -24,13 +25,13 @@ TOP = 15  # rows printed, beside no compression and the best method of each dime
 HIDDEN = ("kind", "ids", "grouping", "upper %", "ceiling %", "evidence")  # of the printed table; the files have them
 
 
-def run(out: Path | None = None, trained: bool = False, **fields: Any) -> StudyResult:
+def run(out: Path | None = None, progress: Progress | None = None, trained: bool = False, **fields: Any) -> StudyResult:
     """One row per combination for one scenario (the paper's example unless told otherwise); fields of `Scenario` change it.
 
     `trained`: also methods that need a trained checkpoint. `out`: folder for the picture. Raises `BadInput`.
     """
     problem = _problem(Scenario.of(**fields))
-    tried = search(problem, trained)
+    tried = search(problem, trained, progress)
     if tried is None:
         told = f"the weights of {problem.model.id} do not fit on {problem.scenario.gpus} x {problem.accelerator.id}"
         return StudyResult(QUESTION, (), (), (told,), ok=False)

@@ -14,6 +14,7 @@ from kvopt.problem import Problem
 from kvopt.search.best import Point
 from kvopt.search.deployments import Deployment
 from kvopt.search.lanes import make_choices
+from kvopt.search.pipeline import Progress
 from studies import combinations
 from studies.best_of_each import Best, Each, exactly
 
@@ -55,8 +56,10 @@ class Tried:
         return key in self.points and (gain is None or gain > PAYS)
 
 
-def search(problem: Problem, trained: bool = False) -> Tried | None:
+def search(problem: Problem, trained: bool = False, progress: Progress | None = None) -> Tried | None:
     """Singles on every grouping, pairs and triples on the best of them; none where no grouping holds the weights."""
+    tell = progress or (lambda phase, share: None)
+    tell("single methods", 0.0)
     methods = combinations.singles(problem, trained)
     sets = [MethodChoice(), *(MethodChoice.of(method) for method in methods)]
     choices = make_choices(problem, sets)
@@ -68,7 +71,8 @@ def search(problem: Problem, trained: bool = False) -> Tried | None:
     starts: dict[Key, list[np.ndarray]] = {}
     _keep(problem, tried, each, best, starts)
     tried.possible[1] = tried.searched[1] = len(methods)
-    for size in (2, 3):
+    for size, word, before in ((2, "pairs", 0.2), (3, "triples", 0.5)):
+        tell(word, before)
         sets = combinations.together(methods, size)
         tried.possible[size] = len(sets)
         some = sets if len(sets) <= MOST_TRIPLES else _promising(tried, sets)

@@ -17,6 +17,7 @@ from kvopt.plots import write_figure
 from kvopt.problem import Problem, resolve
 from kvopt.search.best import Point
 from kvopt.search.lanes import Choice, memory_left
+from kvopt.search.pipeline import Progress
 from kvopt.search.solve import vector
 from studies import combinations
 from studies.methods_rows import said, uppers
@@ -34,7 +35,14 @@ ASKED = ("least loss", "measured ratios", "above the floor")
 NO_TARGET = {"ttft": "30d", "tpot": "1h"}  # the question is what a context costs, not whether it is served in time
 
 
-def run(out: Path | None = None, short: str | int = "4k", long: str | int = "1m", trained: bool = False, **fields: Any) -> StudyResult:
+def run(
+    out: Path | None = None,
+    progress: Progress | None = None,
+    short: str | int = "4k",
+    long: str | int = "1m",
+    trained: bool = False,
+    **fields: Any,
+) -> StudyResult:
     """Rows for both contexts uncompressed and for every goal, for one scenario (eight A100s at `peak` fidelity unless told otherwise).
 
     For each goal: the combination that loses least at the confidence asked for and brings the metrics to those of `short`, or as near as any does; the same
@@ -58,7 +66,12 @@ def run(out: Path | None = None, short: str | int = "4k", long: str | int = "1m"
         return StudyResult(QUESTION, (), (), (told,), ok=False)
     target = Meter(before, [bare[0]], before.context).costs(np.zeros(1, int), bare[1][None]).metrics[0]
     levers = Levers(problem, combinations.singles(problem, trained), deployment, problem.context, target)
-    answers = {(name, asked_for): levers.search(goal) for name in GOALS for asked_for, goal in goals(problem, GOALS[name]).items()}
+    questions = {(name, asked_for): goal for name in GOALS for asked_for, goal in goals(problem, GOALS[name]).items()}
+    answers = {}
+    for place, (question, goal) in enumerate(questions.items()):
+        if progress is not None:
+            progress(": ".join(question), place / len(questions))
+        answers[question] = levers.search(goal)
     first = _row(before, points_of(before, [bare])[0], f"{few:,} tokens", "uncompressed")
     rows = [first, *_rows(problem, bare, answers, levers)]
     stages, new = staged(before, problem, bare, answers[("all of the cache", ASKED[0])], few, many)

@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -22,9 +23,11 @@ from kvopt.inputs.choice import MethodChoice
 from kvopt.inputs.hf_config import read_model
 from kvopt.inputs.quantities import parse_tokens
 from kvopt.inputs.workload import read_workload
+from kvopt.plots import write_figure
 from objectives.serving import decode, group, kv_cache, prefill, switching
 from objectives.serving.concurrency import concurrency
 from objectives.types import Effects, Plan, Schedule, System, replace
+from studies.paper_plot import figure
 from studies.result import StudyResult
 
 QUESTION = "Which published numbers of arXiv 2405.08944 follow from its formulas, and which do not?"
@@ -84,11 +87,15 @@ class Number:
         }
 
 
-def run(model: str = "yi-34b-200k", accelerator: str = "a100-80-sxm", answer: int | str | None = None) -> StudyResult:
-    """All numbers, at peak efficiency. With another model, accelerator or answer [tokens] than the paper's they no longer hold, and `ok` says so."""
+def run(out: Path | None = None, model: str = "yi-34b-200k", accelerator: str = "a100-80-sxm", answer: int | str | None = None) -> StudyResult:
+    """All numbers, at peak efficiency. With another model, accelerator or answer [tokens] than the paper's they no longer hold, and `ok` says so.
+
+    `out`: folder for the picture.
+    """
     with jax.enable_x64(True):
         tokens = float(read_workload("paper-session").pytree().answer[0]) if answer is None else float(parse_tokens(answer, "answer"))
-        found = tuple(numbers(Example(model, accelerator, tokens)))
+        example = Example(model, accelerator, tokens)
+        found, spent = tuple(numbers(example)), sessions(example)
     failed = [number.quantity for number in found if not number.holds]
     notes = (
         "K is 1,000 tokens; cache sizes are in GiB and cut off rather than rounded; every peak is reached and communication is free",
@@ -96,6 +103,8 @@ def run(model: str = "yi-34b-200k", accelerator: str = "a100-80-sxm", answer: in
         *([f"no longer as recorded: {', '.join(failed)}"] if failed else []),
     )
     rows = tuple(number.row() for number in found)
+    if out is not None:
+        write_figure(figure(rows, spent, ROUNDS, float(example.system.workload.think_s[0])), out, "paper")
     hidden = () if failed else ("as recorded",)
     return StudyResult(title=QUESTION, columns=COLUMNS, rows=rows, notes=notes, ok=not failed, footnotes="why", hidden=hidden)
 
@@ -246,6 +255,17 @@ def _concurrency(e: Example) -> Iterator[Number]:
             name = f"sessions in {cards} card{'s' if cards > 1 else ''}, {length}"
             computed = e.sessions(LENGTHS[length], cards, parameters)
             yield Number(name, published, computed, "sessions", recorded, reproduced, at_least=at_least, why=why)
+
+
+def sessions(e: Example) -> dict[str, dict[str, float]]:
+    """[s] of prefill, answers and context switches of a whole session for one user at a time, of the published parts and of the computed ones."""
+    found = {}
+    for length, (first, answer, switch) in PUBLISHED_S.items():
+        tokens = LENGTHS[length]
+        ours = (e.prefill_s(tokens, e.system), e.answer_s(tokens), e.switch_s(tokens))
+        for whose, (prefill_s, answer_s, switch_s) in {"published": (first, answer, switch), "as kvopt counts": ours}.items():
+            found[f"{length},\n{whose}"] = {"prefill": prefill_s, "answers": ROUNDS * answer_s, "context switches": ROUNDS * switch_s}
+    return found
 
 
 def _sessions(e: Example) -> Iterator[Number]:

@@ -117,7 +117,7 @@ def _best(choices: Sequence[Choice], problem: Problem, fixed: dict[str, float]) 
     rate = np.where(np.any(found.broken > 0, axis=1), -np.inf, -found.logs[:, 0])  # of sessions; less is better on the log scale
     worst = np.maximum(found.broken, 0).sum(axis=1)
     groups: dict[Deployment, list[int]] = {}
-    for row, choice in enumerate(at):  # parked and recomputed are fates of one grouping
+    for row, choice in enumerate(at.tolist()):  # parked and recomputed are fates of one grouping
         groups.setdefault(dataclasses.replace(choices[choice].deployment, park=True), []).append(row)
     best = [max(rows, key=lambda row: (rate[row], -worst[row])) for rows in groups.values()]
     exact, states = assess(problem, [choices[at[row]] for row in best], found.x[best])

@@ -36,7 +36,7 @@ def _shown(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
 def _panel(axes: Axes, model: str, rows: Sequence[Mapping[str, Any]]) -> None:
     for place, row in enumerate(rows):
         copied = row["copies of the cache"] > 1.01
-        look = {"facecolor": LIGHT, "hatch": "////"} if copied else {"facecolor": BLUE}
+        look: dict[str, Any] = {"facecolor": LIGHT, "hatch": "////"} if copied else {"facecolor": BLUE}
         axes.barh(
             place, row["users per GPU"], HEIGHT, edgecolor=BLUE, linewidth=0.8, label="every cache copied" if copied else "every cache once", **look
         )

@@ -8,6 +8,7 @@ from typing import Any
 
 from kvopt import api, plots
 from kvopt.inputs.scenario import Scenario
+from kvopt.search.pipeline import Progress
 from studies.result import StudyResult
 
 QUESTION = "What does each further step of throughput cost in accuracy, with what an engine can run today and with any method that has evidence?"
@@ -22,9 +23,9 @@ SHOWN = {
 }
 
 
-def run(out: Path | None = None, objectives: Sequence[str] = api.OBJECTIVES, **fields: Any) -> StudyResult:
+def run(out: Path | None = None, progress: Progress | None = None, objectives: Sequence[str] = api.OBJECTIVES, **fields: Any) -> StudyResult:
     """The fronts of a scenario (the paper's example unless told otherwise); fields of `Scenario` change it. `out`: folder for the pictures."""
-    result = api.pareto(Scenario.of(**fields), objectives=list(objectives))
+    result = api.pareto(Scenario.of(**fields), objectives=list(objectives), progress=progress)
     rows = tuple(
         {
             "front": point["front"],

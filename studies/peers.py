@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,9 @@ import numpy as np
 
 from kvopt.cli import cache_folder, programs_folder
 from kvopt.errors import BadInput, unknown
+from kvopt.plots import write_figure
 from kvopt.results import write_atomically
+from kvopt.search.pipeline import Progress
 from studies.peers_adapters import METHODS
 from studies.peers_problems import PROBLEMS
 from studies.peers_table import columns, notes, rows
@@ -33,12 +35,19 @@ CODE = "import sys; from studies.peers_runs import main; main(sys.argv[1])"
 
 
 def run(
-    out: Path | None = None, seeds: int = 5, seconds: float = 60.0, problems: str | None = None, methods: str | None = None, planners: bool = True
+    out: Path | None = None,
+    progress: Progress | None = None,
+    seeds: int = 1,
+    seconds: float = 5.0,
+    problems: str | None = "uniform,per-layer",
+    methods: str | None = None,
+    planners: bool = True,
 ) -> StudyResult:
     """One row a problem and optimizer, of the medians over seeds.
 
-    `problems`, `methods`: names joined by commas, all unless said otherwise. Runs go one after another, each a process of its own, and are kept in
-    `out/runs`: a study that was stopped goes on from there. `planners`: times an estimate of public planners as well. Raises `BadInput`.
+    `problems`, `methods`: names joined by commas; none: all. What is not installed is left out and said in a note. Runs go one after another, each a
+    process of its own, and are kept in `out/runs`: a study that was stopped goes on from there. `planners`: times an estimate of public planners as well.
+    Raises `BadInput`.
     """
     for name, value in (("seeds", seeds), ("seconds", seconds)):
         if value <= 0:
@@ -48,22 +57,26 @@ def run(
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch if out is None else out) / "runs"
         folder.mkdir(parents=True, exist_ok=True)
-        found = _all_runs(folder, asked_problems, able, seeds, seconds)
+        found = _all_runs(folder, asked_problems, able, seeds, seconds, progress or (lambda phase, share: None))
     failed = [f"{one['problem']}, {one['method']}, seed {one['seed']}: {one['failed']}" for one in found if "failed" in one]
     whole = [one for one in found if "failed" not in one]
     table = [*rows(whole, seconds), *(planner_rows() if planners else ())]
     left_out = [f"{name}: {METHODS[name].package} is not installed (pip install 'kvopt[compare]')" for name in asked_methods if name not in able]
+    size = (
+        f"{len(whole)} runs of {seconds:g} s: {seeds} seed{'s' if seeds > 1 else ''}; problems {', '.join(asked_problems)} of {', '.join(PROBLEMS)}"
+    )
+    slow = sum(one["first_s"] is None for one in whole)
+    if slow:
+        size += f"; {slow} ended before their first evaluation: this machine needs more seconds, and nothing is said of those optimizers"
     if out is not None and whole:
         from studies.peers_plot import figure
 
-        drawing = figure(whole)
-        for suffix in ("png", "svg"):
-            drawing.savefig(out / f"peers.{suffix}")
+        write_figure(figure(whole), out, "peers")
     return StudyResult(
         title=QUESTION,
         columns=columns(seconds),
         rows=tuple(table),
-        notes=(*notes(whole, seconds), *left_out, *failed),
+        notes=(size, *notes(whole, seconds), *left_out, *failed),
         ok=not failed,
         hidden=tuple(name for name in columns(seconds) if name.endswith("excl.")),
     )
@@ -78,7 +91,7 @@ def _named(option: str, text: str | None, known: Sequence[str]) -> list[str]:
     return names
 
 
-def _all_runs(folder: Path, problems: Sequence[str], methods: Sequence[str], seeds: int, seconds: float) -> list[dict[str, Any]]:
+def _all_runs(folder: Path, problems: Sequence[str], methods: Sequence[str], seeds: int, seconds: float, tell: Progress) -> list[dict[str, Any]]:
     """Every run, from its file where it is there already; seeds outermost, so that a study that is stopped has something of everything."""
     cases = [
         _asked(folder, problem, method, seed, seconds)
@@ -91,10 +104,14 @@ def _all_runs(folder: Path, problems: Sequence[str], methods: Sequence[str], see
     for problem in dict.fromkeys(case["problem"] for case in missing):
         hand_over(problem, folder)
     failures: dict[str, str] = {}
-    for case in {(case["problem"], case["method"]): case for case in reversed(missing)}.values():
-        _warm(case)
-    for case in missing:
-        failure = launch(case)
+    first = list({(case["problem"], case["method"]): case for case in reversed(missing)}.values())
+    steps: list[tuple[Callable[[dict[str, Any]], str | None], dict[str, Any]]] = [
+        *((_warm, case) for case in first),
+        *((launch, case) for case in missing),
+    ]
+    for place, (step, case) in enumerate(steps):
+        tell(f"{'filling the cache: ' if step is _warm else ''}{case['problem']}, {case['method']}", place / len(steps))
+        failure = step(case)
         if failure is not None:
             failures[case["file"]] = failure
     return [{**case, "failed": failures[case["file"]]} if case["file"] in failures else _kept(case) or {} for case in cases]
@@ -129,11 +146,11 @@ def _kept(asked: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def _warm(case: dict[str, Any]) -> None:
-    """Runs of which nothing is kept, until one adds nothing to the compilation cache: each goes on for `WARM_S` after its first evaluation."""
+    """Runs of which nothing is kept, until one adds nothing to the compilation cache: each goes on for `WARM_S`, or a fifth of a run, once it evaluates."""
     with tempfile.TemporaryDirectory() as scratch:
         for _ in range(WARM_RUNS):
             before = _programs()
-            launch({**case, "seconds": GRACE_S, "after_first": WARM_S, "file": str(Path(scratch) / "run.json")})
+            launch({**case, "seconds": GRACE_S, "after_first": min(WARM_S, case["seconds"] / 5), "file": str(Path(scratch) / "run.json")})
             if _programs() == before:
                 return
 

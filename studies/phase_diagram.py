@@ -18,6 +18,7 @@ from kvopt.plots import write_figure
 from kvopt.problem import Problem, resolve
 from kvopt.search.ideal import free
 from kvopt.search.lanes import memory_left
+from kvopt.search.pipeline import Progress
 from kvopt.wording import count, number, seconds
 from objectives.limits import NAMES
 from studies.phase_grid import ALIKE, JUDGED, Plane, evaluated
@@ -42,6 +43,7 @@ MOST = 200  # lengths, times or shares of one plane
 
 def run(
     out: Path | None = None,
+    progress: Progress | None = None,
     shortest: str | int = "4K",
     longest: str | int = "1M",
     contexts: int = 33,
@@ -64,6 +66,8 @@ def run(
     times = _steps("thinks", parse_duration(think_from, "think_from"), parse_duration(think_to, "think_to"), thinks)
     shares = _shares(kept)
     asked = {**DEFAULT, **fields}
+    tell = progress or (lambda phase, share: None)
+    tell("scenarios", 0.0)
     problems = [resolve(Scenario.of(**{**asked, "context": round(length)})) for length in lengths]
     first = problems[0]
     first.require_known()
@@ -73,6 +77,7 @@ def run(
         return StudyResult(QUESTION, (), (), (told,), ok=False)
     if float(np.max(first.sessions.turns)) <= 1:
         raise BadInput("turns", float(np.max(first.sessions.turns)), "must be more than one: nobody thinks within a session of one answer")
+    tell("the plane", 0.3)
     plane = evaluated(problems, times, np.array([float(share) for share in shares]))
     if out is not None:
         write_figure(figure(plane, masks(plane), [str(share) for share in shares], _titled(first)), out, "phase_diagram")

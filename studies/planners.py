@@ -8,10 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from kvopt.plots import write_figure
+from kvopt.search.pipeline import Progress
 from kvopt.validation.latency import predict
 from kvopt.validation.rows import Row
 from studies.evidence import AICONFIGURATOR, LATENCY, table
 from studies.left_out import left_out, rows_of, summary
+from studies.planners_plot import figure
 from studies.result import StudyResult
 
 QUESTION = "How far are kvopt and aiconfigurator from measured TTFT and TPOT, each group of settings left out of kvopt's fit?"
@@ -19,8 +22,13 @@ OUTSIDE = "not in kvopt's evidence"
 COLUMNS = {"ttft_s": "aic_predicted_ttft_ms", "tpot_ms": "aic_predicted_tpot_ms"}
 
 
-def run(out: Path | None = None, path: Path = LATENCY) -> StudyResult:
-    """One row per accelerator and engine, dense models and mixtures apart; rows whose precision is not known are left out. `path`: the measurements."""
+def run(out: Path | None = None, progress: Progress | None = None, path: Path = LATENCY) -> StudyResult:
+    """One row per accelerator and engine, dense models and mixtures apart; rows whose precision is not known are left out.
+
+    `path`: the measurements. `out`: folder for the picture. aiconfigurator's predictions are those committed beside the measurements: it need not be installed.
+    """
+    if progress is not None:
+        progress("fitting with each group of settings left out", 0.0)
     found = left_out("settings", path)
     case_of = {one.line: case for case, one in enumerate(found.data.measurements)}
     by_id = {row.text("source_id"): case_of[row.line] for row in table(path).rows if row.text("source_id") and row.line in case_of}
@@ -49,7 +57,10 @@ def run(out: Path | None = None, path: Path = LATENCY) -> StudyResult:
     unseen, refused = outside()
     errors |= unseen
     order = sorted(errors, key=lambda name: (name.startswith(OUTSIDE), not name.startswith("all"), name))
-    rows = [_row(name, quantity, np.array(errors[name][quantity])) for name in order for quantity in COLUMNS]
+    pairs_of = {name: {quantity: np.array(both) for quantity, both in errors[name].items()} for name in order}
+    rows = [_row(name, quantity, pairs_of[name][quantity]) for name in order for quantity in COLUMNS if quantity in pairs_of[name]]
+    if out is not None:
+        write_figure(figure(pairs_of, order), out, "planners")
     notes = (
         f"{len(pairs)} rows of kvopt's evidence; {unknown} of unknown precision are left out, {missing} are not in its evidence",
         f"{OUTSIDE}: predicted by the catalog's profiles, which were fitted to none of them; {refused} of unknown models are left out",

@@ -19,8 +19,11 @@ import numpy as np
 from kvopt.calibration.folds import settings_group
 from kvopt.calibration.measurement import Measurement
 from kvopt.inputs import profile
+from kvopt.plots import write_figure
+from kvopt.search.pipeline import Progress
 from studies.evidence import AICONFIGURATOR, LATENCY, table
 from studies.left_out import left_out, rows_of
+from studies.regret_plot import figure
 from studies.result import StudyResult
 
 QUESTION = "What does the best predicted setting lose against the best measured one, its whole group left out of the fit?"
@@ -54,8 +57,13 @@ class Pick:
     inside: bool = True
 
 
-def run(out: Path | None = None, path: Path = LATENCY) -> StudyResult:
-    """One row per accelerator and engine, kvopt beside aiconfigurator where it has predictions for the whole group. `path`: the measurements."""
+def run(out: Path | None = None, progress: Progress | None = None, path: Path = LATENCY) -> StudyResult:
+    """One row per accelerator and engine, kvopt beside aiconfigurator where it has predictions for the whole group.
+
+    `path`: the measurements. `out`: folder for the picture.
+    """
+    if progress is not None:
+        progress("fitting with each group of settings left out", 0.0)
     found = settings(path)
     ours = picks(found, lambda one: one.predicted)
     peers = {group for group, members in _groups(found).items() if all(one.peer for one in members)}
@@ -68,6 +76,8 @@ def run(out: Path | None = None, path: Path = LATENCY) -> StudyResult:
         _row("groups that aiconfigurator predicts", "kvopt", same),
         _row("groups that aiconfigurator predicts", "aiconfigurator 0.12.0", beside),
     ]
+    if out is not None:
+        write_figure(figure(rows), out, "regret")
     notes = (
         f"{len(_groups(found))} groups of {FEWEST} settings or more; limits on TPOT of {', '.join(f'{limit:g}' for limit in LIMITS_MS[:-1])} ms and none",
         "loss: of the pick's measured throughput per GPU against the best measured setting within the limit; over the picks that hold the limit",

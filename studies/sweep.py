@@ -15,11 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from kvopt.errors import BadInput
+from kvopt.plots import write_figure
 from kvopt.results import table_text, writable, write_atomically
 from kvopt.scale.cells import BAD, FEASIBLE, Cell, cells, solve
 from kvopt.scale.checkpoint import Answer, answers, digest, sweep_up, write_whole
 from kvopt.scale.hosts import ALONE, Hosts, agree
 from studies.result import StudyResult
+from studies.sweep_plot import figure
 
 QUESTION = "What is the best plan, or the front, on every combination of models, accelerators and workloads?"
 RESUMES = "cells"  # where a folder has this one, the run before is gone on with, not moved away
@@ -34,11 +36,13 @@ class Sweep(StudyResult):
     """The table, and the points of all fronts where there are any."""
 
     points: tuple[dict[str, Any], ...] = ()
+    named: tuple[str, ...] = ()  # the columns that tell the cells apart
 
     def save(self, folder: Path | str) -> None:
-        """Writes `points.csv` where there are fronts, `result.json` and `table.csv`, each whole or not at all."""
-        for name in ("points.csv", "table.csv", "result.json"):
+        """Writes the picture, `points.csv` where there are fronts, `result.json` and `table.csv`, each whole or not at all."""
+        for name in ("sweep.png", "sweep.svg", "points.csv", "table.csv", "result.json"):
             sweep_up(writable(folder) / name)
+        write_figure(figure(self.rows, self.named), folder, "sweep")
         if self.points:
             write_atomically(Path(folder) / "points.csv", table_text(self.points))
         super().save(folder)
@@ -78,6 +82,7 @@ def run(
         footnotes="reason",
         hidden=tuple(column for column in columns if column not in shown),
         points=points,
+        named=tuple(name for name in swept[0].at if len({str(row[name]) for row in rows}) > 1),
     )
 
 

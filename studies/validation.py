@@ -12,28 +12,39 @@ from kvopt.calibration.measurement import Measurement
 from kvopt.errors import unknown
 from kvopt.inputs import profile
 from kvopt.inputs.hierarchy import group
+from kvopt.plots import write_figure
+from kvopt.search.pipeline import Progress
 from studies.evidence import LATENCY
 from studies.left_out import LeftOut, left_out, summary
 from studies.result import StudyResult
+from studies.validation_plot import figure
 
 QUESTION = "How far is kvopt from measurements that it was not fitted to?"
 QUANTITIES = {"prefill_s": "prefill", "e2e_s": "end to end", "tpot_ms": "decode, TPOT", "ttft_s": "TTFT"}
 MODES = {"fitted": "nothing", "row left out": "row", "settings left out": "settings", "model left out": "model"}
 
 
-def run(out: Path | None = None, modes: str = ",".join(MODES), path: Path = LATENCY) -> StudyResult:
+def run(out: Path | None = None, progress: Progress | None = None, modes: str = ",".join(MODES), path: Path = LATENCY) -> StudyResult:
     """One row per kind of reading and way of leaving rows out, of the measurements of `path`.
 
-    `modes`: some of fitted, row left out, settings left out, model left out; comma between.
+    `modes`: some of fitted, row left out, settings left out, model left out; comma between. `out`: folder for the picture. Raises `BadInput`.
     """
     rows: list[dict[str, Any]] = []
-    for mode in (name.strip() for name in modes.split(",")):
+    errors: dict[str, dict[str, np.ndarray]] = {}
+    asked = [name.strip() for name in modes.split(",")]
+    for mode in asked:
         if mode not in MODES:
             raise unknown("modes", mode, MODES)
+    for place, mode in enumerate(asked):
+        if progress is not None:
+            progress(mode, place / len(asked))
         found = left_out(MODES[mode], path)
         for name, chosen in slices(found).items():
             if chosen.any():
                 rows.append({"rows": mode, "readings": name, **_numbers(found, chosen, mode)})
+                errors.setdefault(name, {})[mode] = found.error[chosen]
+    if out is not None:
+        write_figure(figure(errors), out, "validation")
     notes = (
         "all: prefill, end to end, decode, TPOT and TTFT together; maximum load, where memory sets the batch, apart",
         "row left out: other rows of the same model on the same accelerator and engine were fitted; model left out: none of that model anywhere",

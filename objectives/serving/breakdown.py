@@ -114,7 +114,12 @@ def first_token_terms(system: System, have: Sums, effects: Effects, schedule: Sc
     fetch_s, _ = switching.switch_s(system, effects, have.moved, s, returning_context(w), written(w))
     fetched_s = jnp.sum(w.weight * (w.turns - 1) * (1 - s.idle_resident) * s.idle_parked * fetch_s) / follow_ups
     asked = jnp.where(service.ttft_follow_up_s > 0, 1.0, 0.0)
-    at_first = {"wait": service.wait_s, "prefill": prompt_s, "beside": beside_prompt_s, "server": system.efficiency.server_s}
+    at_first: dict[str, Array] = {
+        "wait": service.wait_s,
+        "prefill": prompt_s,
+        "beside": beside_prompt_s,
+        "server": jnp.asarray(system.efficiency.server_s),
+    }
     later = {
         "wait": service.wait_s * asked,
         "prefill": question_s * asked,

@@ -56,7 +56,7 @@ def test_a_run_from_before_formats_were_numbered_is_read(saved):
 @pytest.mark.parametrize("text", ["[]", "{}", "null", "not json", '{"kind": "pareto"}'])
 def test_what_is_no_result_is_refused(tmp_path, text):
     (tmp_path / "result.json").write_text(text)
-    with pytest.raises(BadInput, match="run folder: .*: not a result of kvopt"):
+    with pytest.raises(BadInput, match=r"run folder: .*: not a result of kvopt"):
         load(tmp_path)
 
 

@@ -23,7 +23,7 @@ def test_the_study(tmp_path: Path) -> None:
         assert 0 < everything["RMSE"] < 60
         assert 50 < everything["in interval %"] <= 100
     assert rows["series", "all"]["RMSE"] < rows["model", "all"]["RMSE"]
-    assert (tmp_path / "predicted.png").stat().st_size > 10_000
+    assert (tmp_path / "accuracy.png").stat().st_size > 10_000
     assert result.rows == accuracy.run(folds=3, dimensions="head, layer").rows
 
 

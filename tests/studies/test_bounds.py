@@ -4,7 +4,7 @@ from studies import bounds
 
 
 def test_found_plans_lie_between_everything_tried_and_the_bound():
-    result = bounds.run(scenarios=2, fronts=False, seed=3)
+    result = bounds.run(scenarios=2, fronts=0, seed=3)
     assert result.ok
     assert len(result.rows) == 2
     for row in result.rows:

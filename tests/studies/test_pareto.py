@@ -36,7 +36,7 @@ def front(feasible: bool = True) -> Result:
 
 def test_table_and_notes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     drawn = []
-    monkeypatch.setattr(api, "pareto", lambda scenario, objectives: front())
+    monkeypatch.setattr(api, "pareto", lambda scenario, objectives, progress: front())
     monkeypatch.setattr(plots, "save_all", lambda result, folder: drawn.append(folder))
     result = pareto.run(out=tmp_path, gpus=1)
     assert [row["methods"] for row in result.rows] == ["fp8", "uncompressed"]
@@ -47,7 +47,7 @@ def test_table_and_notes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
 
 
 def test_infeasible(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(api, "pareto", lambda scenario, objectives: front(feasible=False))
+    monkeypatch.setattr(api, "pareto", lambda scenario, objectives, progress: front(feasible=False))
     result = pareto.run()
     assert not result.ok
     assert result.rows == ()

@@ -137,7 +137,7 @@ def test_runs_are_kept_and_what_is_not_installed_is_said(runs: list[dict], tmp_p
     monkeypatch.setattr(peers, "PROBLEMS", {"toy": Toy})
     absent = peers_adapters.Method(peers_adapters.random, "", "no_such_package")
     monkeypatch.setattr(peers, "METHODS", {name: peers_adapters.METHODS[name] for name in ("random", "kvopt", "Sobol")} | {"absent": absent})
-    result = peers.run(out=tmp_path, seeds=2, planners=False)
+    result = peers.run(out=tmp_path, seeds=2, problems=None, planners=False)
     assert [row["method"] for row in result.rows] == ["kvopt", "random"]
     assert not result.ok
     assert any("absent: no_such_package is not installed" in note for note in result.notes)
@@ -145,12 +145,12 @@ def test_runs_are_kept_and_what_is_not_installed_is_said(runs: list[dict], tmp_p
     assert (tmp_path / "peers.png").exists()
     assert len(asked) == 6
     asked.clear()
-    again = peers.run(out=tmp_path, seeds=2, planners=False, methods="random, kvopt")
+    again = peers.run(out=tmp_path, seeds=2, problems=None, planners=False, methods="random, kvopt")
     assert again.ok
     assert asked == []
     assert again.rows == result.rows
     with pytest.raises(BadInput):
-        peers.run(methods="randon")
+        peers.run(problems=None, methods="randon")
 
 
 def test_a_process_is_timed_from_its_launch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

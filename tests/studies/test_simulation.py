@@ -16,7 +16,7 @@ def test_the_closed_form_agrees_on_a_few() -> None:
     assert all(row["sessions"] == pytest.approx(1, abs=0.1) for row in result.rows)
     assert sum(row["TPOT"] == pytest.approx(1, abs=0.15) for row in result.rows) >= 3
     assert sum(row["TTFT"] == pytest.approx(1, abs=0.3) for row in result.rows) >= 3
-    assert len(result.notes) == 5
+    assert len(result.notes) == 6
 
 
 def test_scenarios_are_those_of_the_seed() -> None:
