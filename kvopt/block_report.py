@@ -10,6 +10,7 @@ import numpy as np
 from kvopt import wording
 from kvopt.inputs.head_scores import plan_text
 from kvopt.inputs.layer_bits import layer_bits_text
+from kvopt.plans import block_tables
 from kvopt.search.block_plan import BlockPlan
 from kvopt.search.blocks.answer import BlockAnswer
 
@@ -20,13 +21,13 @@ RATE = "sessions_per_gpu_hour"
 def summary(found: Mapping[str, BlockAnswer | None], uniform: Mapping[str, float | None]) -> dict[str, Any]:
     """What `optimize --json` says of plans by block, deployable and research: their rate, the best uniform plan's, and the bound on plans of the methods tried.
 
-    `null` where no method may be set apart, or none meets the targets.
+    `blocks`: its tables, also where a uniform plan is better. `null` where no method may be set apart, or none meets the targets.
     """
     return {name: None if answer is None else _summary(answer, uniform[name]) for name, answer in found.items()}
 
 
 def _summary(answer: BlockAnswer, uniform: float | None) -> dict[str, Any]:
-    value = float(answer.point.state.values[RATE])
+    value, blocks = float(answer.point.state.values[RATE]), answer.point.choice.blocks
     return {
         "methods": [method.id for method in answer.point.choice.methods.methods],
         "variables": answer.variables,
@@ -36,6 +37,7 @@ def _summary(answer: BlockAnswer, uniform: float | None) -> dict[str, Any]:
         "uniform_" + RATE: uniform,
         "bound": {RATE: answer.bound, "gap_percent": 100 * (answer.bound / value - 1)},
         "methods_tried": [[method.id for method in chosen.methods] for chosen in answer.methods],
+        "blocks": block_tables(blocks) if blocks else None,
     }
 
 

@@ -27,9 +27,10 @@ ALIKE = Shares(layer=1.0, head=1.0, content=1.0)
 def summary(problem: Problem, point: Point) -> dict[str, Any] | None:
     """The plan by layer and head as `--json` prints it; none where all are alike.
 
-    `kept`, `freed_to`: mean of what the plan keeps, and of what the engine's memory still holds of it (shares, or bits). `score_kept`: share of the score.
-    `ranked_share`: share of the heads, ranked as usual, that holds as much. `retained`, `lower`: accuracy of the whole plan; `retained_uniform` and
-    `lower_uniform` the same where every layer and head keeps the same at equal bytes, chosen without the scores; `retained_curve` where the published curve
+    `tables`: what each layer that stores a cache keeps, by KV head; `exact`: whether a file says which heads. `kept`, `freed_to`: mean of what the plan
+    keeps, and of what the engine's memory still holds of it (shares, or bits). `score_kept`: share of the score. `ranked_share`: share of the heads, ranked as
+    usual, that holds as much. `retained`, `lower`: accuracy of the whole plan; `retained_uniform` and `lower_uniform` the same where every layer and head keeps
+    the same at equal bytes, chosen without the scores; `retained_curve` where the published curve
     is read at what is kept. `fullest_rank`: share of what is kept that lies on the fullest of the `ranks` that split the heads.
     """
     heads = point.choice.heads
@@ -52,10 +53,12 @@ def summary(problem: Problem, point: Point) -> dict[str, Any] | None:
     return {
         "kind": "bits" if isinstance(heads.source, LayerBits) else heads.source.kind,
         "source": Path(heads.source.source).name,
+        "exact": isinstance(heads.source, LayerBits) or heads.source.exact,
         "dimension": WHAT[heads.field],
         "layers": int(heads.stored.sum()),
         "heads": int(keep.shape[1]) if heads.field != "key_bits" else None,
         "kept": {name: float(heads.table(name).mean()) for name in heads.kept},
+        "tables": {name: heads.table(name).tolist() for name in heads.kept},
         "least": {name: float(heads.table(name).min()) for name in heads.kept},
         "most": {name: float(heads.table(name).max()) for name in heads.kept},
         "freed_to": {name: float(table[heads.stored].mean()) for name, table in heads.freed.items()},

@@ -56,11 +56,11 @@ def to_plan(problem: Problem, choice: Choice, x: np.ndarray) -> dict[str, Any]:
         "decodes_in_flight": value["batch"],
         "idle_resident": value["idle_resident"],
         "prefix_cache_tokens": value["prefix_cache_tokens"],
-        **({"blocks": _blocks(choice.blocks)} if choice.blocks else {}),
+        **({"blocks": block_tables(choice.blocks)} if choice.blocks else {}),
     }
 
 
-def _blocks(found: BlockPlan) -> dict[str, Any]:
+def block_tables(found: BlockPlan) -> dict[str, Any]:
     """The settings of every layer or KV head that differ from no compression, row by row of the layers that store a cache."""
     return {"per": found.width, **{name: found.tables[name].tolist() for name in found.varied}}
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import textwrap
 from typing import Any
 
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 
 from kvopt import wording
-from kvopt.plots.style import BLUE, VERMILLION, styled
+from kvopt.plots.frame import headed
+from kvopt.plots.rows import ahead, answer_of, named, today
+from kvopt.plots.style import SKY, VERMILLION, styled
 from kvopt.report import LEDGER, memory
 from kvopt.results import Result
 
@@ -19,11 +22,11 @@ LEAST = 0.07  # share of the axis that a part needs to hold its number
 FACES: dict[str, dict[str, Any]] = {
     "weights": {"facecolor": "#4d4d4d", "edgecolor": "#4d4d4d"},
     "reserve": {"facecolor": "#d9d9d9", "edgecolor": "#4d4d4d", "hatch": "////"},
-    "caches": {"facecolor": BLUE, "edgecolor": BLUE},
+    "caches": {"facecolor": SKY, "edgecolor": "#4d4d4d"},
     "left": {"facecolor": "white", "edgecolor": "#4d4d4d"},
 }
 """How each part is drawn: told apart by lightness and hatch, without colour."""
-WORDS = {"weights": "white", "caches": "white"}  # colour of the number on a part; black on the others
+WORDS = {"weights": "white"}  # colour of the number on a part; black on the others
 
 
 def ledger(result: Result, axes: Axes | None = None) -> Axes:
@@ -31,36 +34,33 @@ def ledger(result: Result, axes: Axes | None = None) -> Axes:
 
     Where the weights do not fit, what they need against what the engine may use. Returns the axes, of a new figure where none are given.
     """
-    answer = result.data.get("answer") or result.data
+    answer = answer_of(result)
     short = (answer.get("infeasible") or {}).get("ledger")
-    research = answer.get("research") or {}
-    rows: dict[str, dict[str, float | None]] = {_named(result, answer): memory(answer)}
+    research = ahead(answer)
     if short:
-        rows = {"needed": {name: short[name] for name in ("weights", "reserve")}}
-    if not short and research.get("plan") and research["plan"] != answer["plan"]:
-        rows[f"research:\n{_methods(research)}"] = memory(research)
+        rows: dict[str, dict[str, float | None]] = {"needed": {name: short[name] for name in ("weights", "reserve")}}
+    else:
+        rows = {named(today(result), answer): memory(answer)} | ({named("research", research): memory(research)} if research else {})
     with styled(axes, (7.2, 1.6 + 0.62 * len(rows))) as axes:
-        axes.set_title(textwrap.fill(wording.question(result.data["scenario"]), 88), pad=26)
         _bars(axes, rows)
+        handles: list[Artist] = [Patch(label=LEDGER[name], linewidth=0.8, **FACES[name]) for name in next(iter(rows.values()))]
         if short:
-            said = f"{LEDGER['usable']}: {wording.bytes_(short['usable'])}"
-            axes.axvline(short["usable"] / GIB, color=VERMILLION, linewidth=1.6, linestyle=(0, (4, 2)), label=said)
+            look: dict[str, Any] = {"color": VERMILLION, "linewidth": 1.6, "linestyle": (0, (4, 2))}
+            axes.axvline(short["usable"] / GIB, color="white", linewidth=4)  # seen on what is dark
+            axes.axvline(short["usable"] / GIB, **look)
+            handles.append(Line2D([], [], label=f"{LEDGER['usable']}: {wording.bytes_(short['usable'])}", **look))
         axes.set_yticks(range(len(rows)), list(rows))
         axes.tick_params(axis="y", length=0)
         axes.spines["left"].set_visible(False)
         axes.set(ylim=(len(rows) - 0.5, -0.5), xlabel="Memory of one GPU that the engine may use [GiB]" if not short else "Memory of one GPU [GiB]")
-        handles, labels = axes.get_legend_handles_labels()
-        shown = dict(sorted(zip(labels, handles, strict=True), key=lambda entry: isinstance(entry[1], Line2D)))
-        axes.legend(shown.values(), shown.keys(), loc="lower left", bbox_to_anchor=(0, 1), ncols=5, borderaxespad=0.2, handlelength=1.4)
+        headed(axes, wording.question(result.data["scenario"]), handles)
         return axes
 
 
-def _named(result: Result, answer: dict[str, Any]) -> str:
-    return f"{'plan' if result.kind == 'analyze' else 'today'}:\n{_methods(answer)}"
-
-
-def _methods(point: dict[str, Any]) -> str:
-    return textwrap.fill(wording.methods(point["plan"]), 22)
+def available(result: Result) -> bool:
+    """Whether there is anything to draw."""
+    answer = answer_of(result)
+    return bool((answer.get("infeasible") or {}).get("ledger") or (answer.get("plan") and answer.get("metrics")))
 
 
 def _bars(axes: Axes, rows: dict[str, dict[str, float | None]]) -> None:
@@ -70,7 +70,7 @@ def _bars(axes: Axes, rows: dict[str, dict[str, float | None]]) -> None:
         start = 0.0
         for name, size in sizes.items():
             width = max(size or 0, 0) / GIB
-            axes.barh(row, width, HEIGHT, left=start, linewidth=0.8, label=LEDGER[name], **FACES[name])
+            axes.barh(row, width, HEIGHT, left=start, linewidth=0.8, **FACES[name])
             if width > LEAST * whole:
                 box = {"facecolor": "#d9d9d9", "edgecolor": "none", "pad": 1.0} if name == "reserve" else None
                 axes.text(start + width / 2, row, f"{width:.1f}", ha="center", va="center", color=WORDS.get(name, "black"), fontsize=8, bbox=box)

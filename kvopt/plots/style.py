@@ -38,6 +38,7 @@ STYLE: Any = {
 }
 """Matplotlib settings, for `matplotlib.rc_context`."""
 BLUE, VERMILLION, INK, GREY = "#0072B2", "#D55E00", "#222222", "#767676"  # the colours that the colour-blind tell apart (Okabe and Ito)
+SKY, ORANGE, GREEN, YELLOW, PURPLE = "#56B4E9", "#E69F00", "#009E73", "#F0E442", "#CC79A7"  # the others of them
 
 
 @contextmanager

@@ -26,6 +26,7 @@ class Pool:
     capacity: int
     sizes: list[int]  # bytes by blocks
     park: Callable[[int, int], None] = lambda session, tokens: None  # called before a cache that parks is evicted
+    gone: Callable[[int], None] = lambda session: None  # called once nothing of a session's cache is left
 
     def __post_init__(self) -> None:
         self.free = self.capacity
@@ -60,6 +61,10 @@ class Pool:
         self._left[session] = left
         self.idle += left.bytes
 
+    def blocks(self, session: int) -> int:
+        """How many blocks of a session's cache are left."""
+        return self._left[session].blocks if session in self._left else 0
+
     def knows(self, session: int) -> bool:
         """Whether anything of a session's cache is left."""
         return session in self._left
@@ -81,5 +86,6 @@ class Pool:
             self._left[session] = replace(left, blocks=blocks, bytes=kept, parks=False)
         else:
             del self._left[session]
+            self.gone(session)
         self.idle -= left.bytes - kept
         self.free += left.bytes - kept

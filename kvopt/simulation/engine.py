@@ -15,6 +15,7 @@ from kvopt.simulation.host import Host
 from kvopt.simulation.meter import Meter
 from kvopt.simulation.request import Request
 from kvopt.simulation.steps import Part, Steps
+from kvopt.simulation.timeline import DECODE, PREFILL, SWITCH, WAITING, Note, silent
 
 
 @dataclass(frozen=True)
@@ -32,8 +33,10 @@ class Limits:
 class Engine:
     """One group as a SimPy process. The longest waiting is admitted first, the last admitted preempted first (vLLM V1, FCFS policy)."""
 
-    def __init__(self, env: simpy.Environment, steps: Steps, pool: Pool, host: Host, limits: Limits, after: Callable[[Request], None]) -> None:
-        self.env, self.steps, self.pool, self.host, self.limits, self.after = env, steps, pool, host, limits, after
+    def __init__(
+        self, env: simpy.Environment, steps: Steps, pool: Pool, host: Host, limits: Limits, after: Callable[[Request], None], note: Note = silent
+    ) -> None:
+        self.env, self.steps, self.pool, self.host, self.limits, self.after, self.note = env, steps, pool, host, limits, after, note
         self.meter = Meter(env, pool)
         self.waiting: deque[Request] = deque()
         self.ready: deque[Request] = deque()  # fetched: they hold the room for their whole prompt
@@ -135,13 +138,16 @@ class Engine:
             self._parts = [entry for entry in self._parts if entry[0] is not request]
         tokens, held = request.computed, request.bytes
         self._release(request, keep=True)
+        self.note(request.session, WAITING)
         if self.limits.swaps and tokens and held:
             self.env.process(self._swap(request, tokens))
         else:
             self.waiting.appendleft(request)
 
     def _swap(self, request: Request, tokens: int) -> Generator[Any, Any, None]:
+        self.note(request.session, SWITCH)
         yield from self.host.write(request.session, tokens)
+        self.note(request.session, WAITING)
         self.waiting.appendleft(request)
         self._awake()
 
@@ -195,6 +201,7 @@ class Engine:
             self._extend(request, self.steps.blocks(request.length + 1), self.steps.stored)
             self._decode(request)
             return 1
+        self.note(request.session, PREFILL)
         self.meter.cached += request.computed
         self.filling.append(request)
         return self._fill(request, budget)
@@ -236,8 +243,10 @@ class Engine:
 
     def _fetch(self, request: Request) -> Generator[Any, Any, None]:
         """Brings a parked cache in."""
+        self.note(request.session, SWITCH)
         self.host.use(request.session)
         seconds = yield from self.host.fetch(request.computed)
+        self.note(request.session, WAITING)
         self._stall_s += self.steps.exposed * seconds
         self._fetching -= 1
         self.ready.append(request)
@@ -267,6 +276,7 @@ class Engine:
         if self.limits.hands_over or request.generated >= request.answer:
             self._answered(request)
             return
+        self.note(request.session, DECODE)
         self.decodes += 1
         request.decoding, request.entered = True, self._step
         request.ends = self._step + request.answer - request.generated

@@ -9,13 +9,14 @@ from typing import Any
 import simpy
 
 from kvopt.simulation.steps import Steps
+from kvopt.simulation.timeline import AWAY, SETTLED, Note, silent
 
 
 class Host:
     """Parked caches of one group, in tokens by session. The link carries one cache at a time each way, or one in all where it is not duplex."""
 
-    def __init__(self, env: simpy.Environment, steps: Steps) -> None:
-        self.env, self.steps = env, steps
+    def __init__(self, env: simpy.Environment, steps: Steps, note: Note = silent) -> None:
+        self.env, self.steps, self.note = env, steps, note
         self._in = simpy.Resource(env)
         self._out = simpy.Resource(env) if steps.duplex else self._in
         self._parked: OrderedDict[int, int] = OrderedDict()
@@ -37,6 +38,7 @@ class Host:
 
     def write(self, session: int, tokens: int) -> Generator[Any, Any, float]:
         """Parks a session's first `tokens` tokens: those that are not there yet go over the link. How long that takes [s]."""
+        self.note(session, AWAY)
         there = self.tokens(session) if self.steps.append_only else 0
         seconds = yield from self._carry("out", self._out, max(self.size(tokens) - self.size(there), 0))
         self.drop(session)
@@ -44,6 +46,7 @@ class Host:
         self._used += self.size(tokens)
         while self._used > self.steps.host:
             self.drop(next(iter(self._parked)))
+        self.note(session, SETTLED)
         return seconds
 
     def fetch(self, tokens: int) -> Generator[Any, Any, float]:
@@ -58,6 +61,7 @@ class Host:
     def drop(self, session: int) -> None:
         """Forgets a session."""
         self._used -= self.size(self._parked.pop(session, 0))
+        self.note(session, SETTLED)
 
     def _carry(self, way: str, link: simpy.Resource, size: int) -> Generator[Any, Any, float]:
         seconds = size / self.steps.link

@@ -18,6 +18,7 @@ from kvopt.simulation.host import Host
 from kvopt.simulation.request import Request
 from kvopt.simulation.sessions import Session
 from kvopt.simulation.steps import Steps
+from kvopt.simulation.timeline import ANSWERED, SETTLED, SWITCH, WAITING, Timeline
 from kvopt.simulation.users import Manners, Users
 
 
@@ -54,11 +55,12 @@ class Simulation:
     def __post_init__(self) -> None:
         self.env = simpy.Environment()
         self.random = random.Random(self.seed)
+        self.timeline = Timeline(self.env, self._where)
         steps, limits = self.setting.steps, self.setting.limits
         away = Limits(limits.tokens, limits.sequences, False, False, False, hands_over=True)
         self.decoders = [self._engine(limits) for _ in range(self.setting.decoding)]
         self.prefillers = [self._engine(away) for _ in range(self.setting.prefilling)]
-        self.users = Users(self.env, self._send, self.decoders[0].fits, self.setting.manners, self.random)
+        self.users = Users(self.env, self._send, self.decoders[0].fits, self.setting.manners, self.random, self.timeline)
         self.link = simpy.Resource(self.env)  # from prefilling to decoding groups
         self.steps = steps
         self._enough: simpy.Event | None = None
@@ -68,9 +70,12 @@ class Simulation:
 
     def _engine(self, limits: Limits) -> Engine:
         steps = self.setting.steps
-        host = Host(self.env, steps)
-        pool = Pool(self.setting.pool, steps.stored, lambda session, tokens: self._evicted(host, session, tokens))
-        return Engine(self.env, steps, pool, host, limits, self._after)
+        note = self.timeline.note
+        host = Host(self.env, steps, note)
+        pool = Pool(
+            self.setting.pool, steps.stored, lambda session, tokens: self._evicted(host, session, tokens), lambda session: note(session, SETTLED)
+        )
+        return Engine(self.env, steps, pool, host, limits, self._after, note)
 
     def _evicted(self, host: Host, session: int, tokens: int) -> None:
         self.env.process(host.write(session, tokens))
@@ -87,6 +92,12 @@ class Simulation:
     def _dropped(self, home: Engine, request: Request) -> bool:
         return not home.host.tokens(request.session) and not home.pool.knows(request.session)
 
+    def _where(self, session: int) -> str:
+        """Where the cache of one who thinks is: where more of it is, if parts are in both."""
+        home = self.decoders[session % len(self.decoders)]
+        resident, parked = home.pool.blocks(session) * self.steps.block, home.host.tokens(session)
+        return "resident" if resident and resident + self.steps.block > parked else "parked" if parked else "dropped"
+
     def _after(self, request: Request) -> None:
         if math.isnan(request.first_s):  # prefilled, not yet decoded
             self.env.process(self._hand_over(request))
@@ -95,19 +106,23 @@ class Simulation:
             self.finished.append(request)
             if len(self.finished) >= self._wanted and self._enough is not None and not self._enough.triggered:
                 self._enough.succeed()
+        self.timeline.note(request.session, ANSWERED)
         request.done.succeed()
 
     def _hand_over(self, request: Request) -> Generator[Any, Any, None]:
+        self.timeline.note(request.session, SWITCH)
         request.delivered = True
         yield self.env.timeout(self.steps.moved[self.steps.blocks(request.length)] / self.steps.link)
+        self.timeline.note(request.session, WAITING)
         self.decoders[request.session % len(self.decoders)].submit(request)
 
-    def measure(self, window: Window) -> dict[str, Any]:
-        """Runs through the warm-up and the window of a stream without end; what was measured."""
+    def measure(self, window: Window, shown_s: float = math.inf) -> dict[str, Any]:
+        """Runs through the warm-up and the window of a stream without end; what was measured. `shown_s`: of the window, in the timeline."""
         self._since = window.warmup_s
         if window.warmup_s > 0:
             self._until(window.warmup_s)
         self._reset()
+        self.timeline.open(shown_s)
         if window.seconds is not None:
             self._until(self.env.now + window.seconds)
         else:
@@ -117,6 +132,7 @@ class Simulation:
 
     def replay(self, sessions: Sequence[Session]) -> dict[str, Any]:
         """Runs a trace to its end; what was measured from its first arrival to its last answer."""
+        self.timeline.open()
         self._until(self.users.replay(sessions))
         return self.figures()
 

@@ -28,6 +28,7 @@ from kvopt.simulation.traffic import OPTIONS, REQUESTS, Traffic, traffic
 from kvopt.simulation.users import Manners
 
 LIFETIMES = 2.0  # that a stream is warmed up for
+SHOWN = 2.0  # lifetimes that the timeline shows
 GIB = 2.0**30
 
 
@@ -144,7 +145,7 @@ def _replay(case: Case, simulation: Simulation, sessions: list[Session]) -> dict
     arrivals = [turn.arrival_s or 0.0 for session in sessions for turn in session.turns]
     rate = len(sessions) / max(max(arrivals), 1e-9)
     told = {"kind": "trace", "sessions": len(sessions), "sessions_per_s": rate, "warmup_s": 0.0}
-    return _beside(case, told, simulated, case.form.at_rate(rate))
+    return _beside(case, told, simulated, case.form.at_rate(rate)) | {"timeline": simulation.timeline.rows()}
 
 
 def _stream(case: Case, simulation: Simulation, draws: Draws, asked: Traffic, batch: float) -> dict[str, Any]:
@@ -159,8 +160,8 @@ def _stream(case: Case, simulation: Simulation, draws: Draws, asked: Traffic, ba
         simulation.users.closed(draws, users * case.setting.decoding, point["lasts_s"])
     warmup = LIFETIMES * point["lasts_s"] if asked.warmup_s is None else asked.warmup_s
     requests = None if asked.duration_s is not None else asked.requests or REQUESTS
-    simulated = simulation.measure(Window(warmup, requests, asked.duration_s))
-    return _beside(case, {**told, "thinking": asked.thinking, "warmup_s": warmup}, simulated, point)
+    simulated = simulation.measure(Window(warmup, requests, asked.duration_s), SHOWN * point["lasts_s"])
+    return _beside(case, {**told, "thinking": asked.thinking, "warmup_s": warmup}, simulated, point) | {"timeline": simulation.timeline.rows()}
 
 
 def _beside(case: Case, told: dict[str, Any], simulated: dict[str, Any], point: dict[str, float]) -> dict[str, Any]:

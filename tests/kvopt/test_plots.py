@@ -164,7 +164,16 @@ def test_ledger_says_what_is_unknown(optimized):
 
 def test_files(fronts, optimized, tmp_path):
     paths = [*plots.save_all(fronts, tmp_path), *plots.save_all(optimized, tmp_path / "deeper")]
-    assert [path.name for path in paths] == ["front.png", "front.svg", "ledger.png", "ledger.svg"]
+    assert [path.name for path in paths] == [
+        "front.png",
+        "front.svg",
+        "ledger.png",
+        "ledger.svg",
+        "ledger.png",
+        "ledger.svg",
+        "elasticities.png",
+        "elasticities.svg",
+    ]
     for path in paths:
         if path.suffix == ".png":
             pixels = imread(io.BytesIO(path.read_bytes()))
@@ -172,7 +181,7 @@ def test_files(fronts, optimized, tmp_path):
             assert 0.05 < np.mean(pixels[..., :3] < 0.99) < 0.9
         else:
             assert ElementTree.fromstring(path.read_text()).tag.endswith("svg")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["deeper", "front.png", "front.svg"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["deeper", "front.png", "front.svg", "ledger.png", "ledger.svg"]
 
 
 def test_same_result_same_files(optimized, tmp_path):
