@@ -107,7 +107,8 @@ def load(folder: str | Path) -> Result:
         files = {name: (path.parent / name).read_text(encoding="utf-8") for name in saved.get("files", ())}
         return Result(saved["kind"], saved["result"], tuple(saved["warnings"]), saved["feasible"], saved.get("extra", {}), files)
     except OSError as error:
-        raise BadInput("run folder", error.filename or path, f"cannot be read ({error.strerror or error.__class__.__name__})") from None
+        name = Path(error.filename or path).name  # the folder may be too long to be shown with it
+        raise BadInput("run folder", path.parent, f"{name} cannot be read ({error.strerror or error.__class__.__name__})") from None
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
         raise BadInput("run folder", path, f"not a result of kvopt ({error.__class__.__name__})") from None
 

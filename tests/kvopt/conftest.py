@@ -15,6 +15,7 @@ GIB = 2.0**30
 def plan(*methods: str, **changed: Any) -> dict[str, Any]:
     keeps = dict.fromkeys(("layer_keep", "head_keep", "token_keep", "key_rank", "value_rank", "prefill_keep"), 1.0)
     settings = {
+        "engine": "vllm",
         "methods": list(methods),
         "where": "engine-ready",
         **keeps,

@@ -204,7 +204,9 @@ def test_command_line_before_file_before_default(tmp_path):
 
 
 def test_out_keeps_an_earlier_run(run, tmp_path):
-    files = {"result.json", "points.csv", "scenario.yaml", "ledger.png", "ledger.svg"}
+    pictures = {f"{name}.{kind}" for name in ("ledger", "roofline", "session_cost") for kind in ("png", "svg")}
+    launch = {"vllm.sh", "vllm.yaml", "vllm-bench.sh", "vllm-bench-serve.json", "vllm-bench-load.json", "lmcache.yaml", "lmcache-vllm.sh"}
+    files = {"result.json", "points.csv", "scenario.yaml", "report.html"} | pictures | launch
     assert run("analyze --out kept")[0] == 0
     first = (tmp_path / "kept" / "result.json").read_text()
     code, out, err = run("analyze --context 30k --json --out kept")

@@ -63,7 +63,7 @@ def test_what_is_no_result_is_refused(tmp_path, text):
 def test_a_file_that_is_missing_from_a_run_is_named(saved):
     _, folder = saved
     (folder / "heads.tsv").unlink()
-    with pytest.raises(BadInput, match=r"run folder: .*heads\.tsv: cannot be read"):
+    with pytest.raises(BadInput, match=r"run folder: .*: heads\.tsv cannot be read"):
         load(folder)
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from kvopt.inputs.scenario import Scenario
 from kvopt.problem import resolve
-from kvopt.report import _outcomes
+from kvopt.report import outcomes as said_of
 from kvopt.search import outcome
 from kvopt.search.lanes import make_choices
 from kvopt.search.offers import offered
@@ -76,8 +76,8 @@ def test_a_report_says_it_in_two_lines():
             {"code": "ttft_s", "message": "too late", "count": 3, "least_excess_percent": 12.34, "change": "--ttft 2s"},
         ],
     }
-    first, second = _outcomes(found)
+    first, second = said_of(found)
     assert "2 of 9" in first
     assert second == "4 the weights do not fit (--gpus 4); 3 too late, by 12.3 % at least (--ttft 2s)."
-    assert _outcomes({"lanes": 1, "feasible": 1, "by_code": []}) == []
-    assert _outcomes(None) == []
+    assert said_of({"lanes": 1, "feasible": 1, "by_code": []}) == []
+    assert said_of(None) == []
