@@ -24,7 +24,6 @@ from objectives.serving.switching import link_bandwidth
 from objectives.types import replace
 
 
-@Program
 def _parts(own: Given, lane: Lane, x: Any, context: Any, targets: Targets, service: Service) -> dict[str, Any]:
     plan, schedule = settings(lane, x, own.cap)
     system = lane_system(own.system, lane)
@@ -35,6 +34,7 @@ def _parts(own: Given, lane: Lane, x: Any, context: Any, targets: Targets, servi
     whole = breakdown.chunk_of(arch, effects, have, replace(schedule, chunk=jnp.maximum(context, 1.0)), context)
     chunk = breakdown.chunk_of(arch, effects, have, schedule, context)
     kv_s = breakdown.decode.reading_s(arch, effects, have.reads, costs, context)
+    done = breakdown.runs(system, have, effects, schedule, service)
     seen = breakdown.together(arch, costs, service)
     middle, edge = plan_losses(lane, plan), plan_losses(lane, plan, targets.z)
     if lane.by_block is not None:
@@ -67,8 +67,8 @@ def _parts(own: Given, lane: Lane, x: Any, context: Any, targets: Targets, servi
         "step": breakdown.decode_terms(arch, costs, seen, service.kv_step_s),
         "seen": seen,
         "tpot": service.tpot_s,
-        "session": breakdown.session_terms(system, have, effects, schedule, service),
-        "waits": breakdown.first_token_terms(system, have, effects, schedule, service),
+        "session": breakdown.session_terms(system, have, effects, schedule, service, done),
+        "waits": breakdown.first_token_terms(system, have, effects, schedule, service, done),
         "chunk": {
             "tokens": chunk.tokens,
             "flop": (chunk.linear_flop + chunk.attention_flop) / ranks,
@@ -81,13 +81,21 @@ def _parts(own: Given, lane: Lane, x: Any, context: Any, targets: Targets, servi
     }
 
 
+def _cheap() -> dict[str, Any]:
+    """Evaluated a few times: compiling is what takes long."""
+    return {"xla_backend_optimization_level": 0}
+
+
+_PARTS = Program(_parts, options=_cheap)
+
+
 def parts(problem: Problem, point: Point) -> dict[str, Any]:
     """The parts of a point as plain numbers, nested: see the keys above. What needs an unknown number is NaN."""
     lane = jax.tree.map(lambda leaf: leaf[0], stacked(problem, [point.choice]))
     own, service = given(problem, ()), jax.tree.map(np.float64, point.state.service)
     targets = jax.tree.map(np.float64, problem.targets)
     with jax.enable_x64(True):
-        found = _parts(own, lane, np.asarray(point.x, np.float64), np.float64(problem.context), targets, service)
+        found = _PARTS(own, lane, np.asarray(point.x, np.float64), np.float64(problem.context), targets, service)
         return {**_plain(jax.device_get(found)), **_of_sessions(problem), "uncompressed": _uncompressed(problem)}
 
 

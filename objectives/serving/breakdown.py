@@ -6,6 +6,8 @@ two only the share that is not hidden counts (`group.weights_s`).
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 from jax import Array
@@ -13,7 +15,7 @@ from jax import Array
 from objectives.serving import decode, prefill, switching
 from objectives.serving.group import StepCosts, experts_hit
 from objectives.serving.kv_cache import session_bytes
-from objectives.serving.session import Prompt, Service, Sums, chunked, prefix_hits, prompts, returning_context, written
+from objectives.serving.session import Prefilling, Prompt, Service, Sums, chunked, prefix_hits, prompts, returning_context, written
 from objectives.types import Architecture, Effects, Schedule, System
 
 HALVINGS = 60  # of the requests that a decode step holds: to the last digit
@@ -62,7 +64,35 @@ def together(architecture: Architecture, costs: StepCosts, service: Service) -> 
     return (low + high) / 2
 
 
-def session_terms(system: System, have: Sums, effects: Effects, schedule: Schedule, service: Service) -> dict[str, Array]:
+class Run(NamedTuple):
+    """One kind of prefill of a session: how often and how much, and how it goes on a group, each `(atoms,)`."""
+
+    prompt: Prompt
+    going: Prefilling  # beside the decodes where the group does both
+
+
+class Runs(NamedTuple):
+    """The kinds of prefill of a session."""
+
+    first: Run
+    follow_up: Run
+    recompute: Run
+
+
+def runs(system: System, have: Sums, effects: Effects, schedule: Schedule, service: Service) -> Runs:
+    """The prefills of a session as `session.serve_sums` has them: prompts and recomputed caches go to groups of their own where there are any."""
+    w, s = system.workload, schedule
+    split = jnp.where(jnp.asarray(s.prefill_groups) > 0, 1.0, 0.0)
+    kinds = prompts(w, s, prefix_hits(w, s.prefix_cache_tokens) * w.shared_prefix)
+    beside = ((1 - split) * s.batch, jnp.asarray(s.batch), (1 - split) * s.batch)
+
+    def run(kind: Prompt, decodes: Array) -> Run:
+        return Run(kind, chunked(system.architecture, effects, have, jnp.asarray(s.chunk), kind, decodes, service.kv_step_s))
+
+    return Runs(*(run(kind, decodes) for kind, decodes in zip(kinds, beside, strict=True)))
+
+
+def session_terms(system: System, have: Sums, effects: Effects, schedule: Schedule, service: Service, done: Runs) -> dict[str, Array]:
     """[GPU-seconds] of one session by what they are spent on; they add up to 1 / `service.sessions_per_gpu_s`.
 
     Prompts take what they would without decodes beside them; decoding takes the rest of the busy time, in the parts of its own step; idle is what is left
@@ -70,12 +100,8 @@ def session_terms(system: System, have: Sums, effects: Effects, schedule: Schedu
     """
     arch, w, s = system.architecture, system.workload, schedule
     ranks = jnp.asarray(s.tensor_parallel)
-    hits = prefix_hits(w, s.prefix_cache_tokens)
-    nobody, nothing = jnp.zeros(()), jnp.zeros(())
-    names = ("prompt", "follow_up", "recompute")
-    kinds = dict(zip(names, prompts(w, s, hits * w.shared_prefix), strict=True))
-    alone = {name: chunked(arch, effects, have, jnp.asarray(s.chunk), kind, nobody, nothing).alone_s for name, kind in kinds.items()}
-    spent = {name: jnp.sum(w.weight * kinds[name].times * alone[name]) * ranks for name in names}
+    by_name = {"prompt": done.first, "follow_up": done.follow_up, "recompute": done.recompute}
+    spent = {name: jnp.sum(w.weight * one.prompt.times * one.going.alone_s) * ranks for name, one in by_name.items()}
     _, switch_s = switching.switch_s(system, effects, have.moved, s, returning_context(w), written(w))
     parked = (1 - s.idle_resident) * s.idle_parked
     spent["switching"] = system.efficiency.exposed_switch * jnp.sum(w.weight * (w.turns - 1) * parked * switch_s) * ranks
@@ -94,39 +120,31 @@ def session_terms(system: System, have: Sums, effects: Effects, schedule: Schedu
     }
 
 
-def first_token_terms(system: System, have: Sums, effects: Effects, schedule: Schedule, service: Service) -> dict[str, dict[str, Array]]:
+def first_token_terms(system: System, have: Sums, effects: Effects, schedule: Schedule, service: Service, done: Runs) -> dict[str, dict[str, Array]]:
     """[s] mean time to first token in parts, of the first question and of later ones: they add up to `ttft_first_s` and `ttft_follow_up_s`."""
-    arch, w, s = system.architecture, system.workload, schedule
-    hits = prefix_hits(w, s.prefix_cache_tokens)
-    split = jnp.where(jnp.asarray(s.prefill_groups) > 0, 1.0, 0.0)
-    first, follow_up, again = prompts(w, s, hits * w.shared_prefix)
-    beside = jnp.asarray(s.batch)
+    w, s = system.workload, schedule
 
-    def run(prompt: Prompt, decodes: Array, times: Array, per: Array) -> tuple[Array, Array]:
+    def mean(one: Run, per: Array) -> tuple[Array, Array]:
         """[s] alone, and what decodes beside it add."""
-        going = chunked(arch, effects, have, jnp.asarray(s.chunk), prompt, decodes, service.kv_step_s)
-        return jnp.sum(w.weight * times * going.alone_s) / per, jnp.sum(w.weight * times * (going.service_s - going.alone_s)) / per
+        times = w.weight * one.prompt.times
+        return jnp.sum(times * one.going.alone_s) / per, jnp.sum(times * (one.going.service_s - one.going.alone_s)) / per
 
     follow_ups = jnp.maximum(jnp.sum(w.weight * (w.turns - 1)), 1e-9)
-    prompt_s, beside_prompt_s = run(first, (1 - split) * beside, first.times, jnp.ones(()))
-    question_s, beside_question_s = run(follow_up, beside, follow_up.times, follow_ups)
-    again_s, beside_again_s = run(again, (1 - split) * beside, again.times, follow_ups)
+    prompt_s, beside_prompt_s = mean(done.first, jnp.ones(()))
+    question_s, beside_question_s = mean(done.follow_up, follow_ups)
+    again_s, beside_again_s = mean(done.recompute, follow_ups)
     fetch_s, _ = switching.switch_s(system, effects, have.moved, s, returning_context(w), written(w))
     fetched_s = jnp.sum(w.weight * (w.turns - 1) * (1 - s.idle_resident) * s.idle_parked * fetch_s) / follow_ups
     asked = jnp.where(service.ttft_follow_up_s > 0, 1.0, 0.0)
-    at_first: dict[str, Array] = {
-        "wait": service.wait_s,
-        "prefill": prompt_s,
-        "beside": beside_prompt_s,
-        "server": jnp.asarray(system.efficiency.server_s),
-    }
+    server_s = jnp.asarray(system.efficiency.server_s)
+    at_first = {"wait": service.wait_s, "prefill": prompt_s, "beside": beside_prompt_s, "server": server_s}
     later = {
         "wait": service.wait_s * asked,
         "prefill": question_s * asked,
         "recompute": again_s * asked,
         "beside": (beside_question_s + beside_again_s) * asked,
         "fetch": fetched_s * asked,
-        "server": system.efficiency.server_s * asked,
+        "server": server_s * asked,
     }
     # what is left: the last step of a prompt, filled up by the next one, and the handover from groups that only prefill
     return {
