@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 from kvopt.catalog import KINDS, read_yaml
 from kvopt.errors import BadInput, unknown
 from kvopt.inputs.scenario import Scenario
+from kvopt.results import load
 from kvopt.simulation.traffic import OPTIONS
 
 VERBS = {
@@ -167,8 +168,9 @@ def _is_option(arguments: argparse.Namespace, name: str) -> bool:
 
 
 def _written(arguments: argparse.Namespace, names: Iterable[str]) -> dict[str, Any]:
-    kept = Path(arguments.plan) / "scenario.yaml" if getattr(arguments, "plan", None) and not arguments.config else None
-    file = arguments.config or (kept if kept and kept.exists() else None)
-    fields: dict[str, Any] = read_yaml(Path(file), "config") if file else {}
+    if arguments.config:
+        fields: dict[str, Any] = read_yaml(Path(arguments.config), "config")
+    else:
+        fields = load(arguments.plan).question if getattr(arguments, "plan", None) else {}
     fields = {str(name).replace("-", "_"): value for name, value in fields.items()}
     return fields | {name: value for name in names if (value := getattr(arguments, name)) is not None}

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from kvopt.errors import BadInput
 from kvopt.head_plans import head_plan
 from kvopt.inputs.choice import MethodChoice
 from kvopt.inputs.layer_bits import mean_bits
@@ -17,7 +18,7 @@ from kvopt.search.best import Point
 from kvopt.search.blocks.plan import block_plan
 from kvopt.search.deployments import Deployment, divisors, fates
 from kvopt.search.grid import PREFIX_STEPS
-from kvopt.search.lanes import FIELDS, Choice
+from kvopt.search.lanes import FIELDS, Choice, memory_left
 from kvopt.search.solve import vector
 
 RESIDENT = 21  # shares of resident idle caches that are tried
@@ -44,6 +45,13 @@ def restored(problem: Problem, plan: dict[str, Any]) -> tuple[Choice, np.ndarray
         tables = {name: np.asarray(table, np.float64) for name, table in plan["blocks"].items() if name != "per"}
         return replace(choice, blocks=block_plan(problem, choice.methods, plan["blocks"]["per"], tables)), x
     return replace(choice, heads=head_plan(problem, choice.methods, dict(zip(FIELDS, x, strict=True)))), x
+
+
+def require_room(problem: Problem) -> None:
+    """Raises `BadInput` where the weights leave no room for caches: nothing can then be served, played or explained."""
+    choice = cases(problem)[0][0]
+    if memory_left(problem, [choice.deployment], choice.weights).max() <= 0:
+        raise BadInput("gpus", problem.scenario.gpus, f"the weights of {problem.model.name} do not fit: kvopt analyze says by how much")
 
 
 def cases(problem: Problem) -> list[tuple[Choice, np.ndarray]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
@@ -19,6 +20,7 @@ import yaml
 from kvopt.errors import BadInput
 
 FORMAT = 1  # of a run folder; one that an older kvopt wrote says none and is read as it is
+WRITTEN = (".json", ".csv", ".yaml", ".tsv", ".png", ".svg", ".html", ".sh", ".py")  # endings of the files of a run
 PACKAGES = ("kvopt", "jax", "jaxlib", "optax", "numpy", "scipy", "moocore", "matplotlib", "simpy")
 
 
@@ -41,6 +43,12 @@ class Result:
     feasible: bool = True
     extra: dict[str, Any] = field(default_factory=dict)  # recommended points of a front and such, for plots
     files: dict[str, str] = field(default_factory=dict)  # written beside the result, by name: a plan in the form that its library reads
+
+    @property
+    def question(self) -> dict[str, Any]:
+        """The fields of the scenario that were asked, and the seed: what `--config` reads."""
+        scenario = self.data["scenario"]
+        return {**scenario.get("asked", {}), "seed": scenario.get("seed", 0)}
 
     def to_json(self) -> str:
         """The object that `--json` prints; no NaN in it."""
@@ -79,12 +87,10 @@ class Result:
         """
         kept = {"format": FORMAT, "kind": self.kind, "feasible": self.feasible, "warnings": self.warnings, "run": run_record()}
         whole = {**kept, "result": self.data, "extra": self.extra, "files": list(self.files)}
-        scenario = self.data["scenario"]
-        question = {**scenario.get("asked", {}), "seed": scenario.get("seed", 0)}
         files = {
             "result.json": json.dumps(whole, indent=2) + "\n",
             "points.csv": table_text(self.rows()),
-            "scenario.yaml": yaml.safe_dump(question, sort_keys=False),
+            "scenario.yaml": yaml.safe_dump(self.question, sort_keys=False),
         }
         write_files(folder, {**files, **self.files})
         return Path(folder)
@@ -104,6 +110,8 @@ def load(folder: str | Path) -> Result:
         if saved.get("format", 0) > FORMAT:
             by = saved.get("run", {}).get("versions", {}).get("kvopt", "a newer version")
             raise BadInput("run folder", path, f"written by kvopt {by} in format {saved['format']}, and this one reads up to {FORMAT}: update kvopt")
+        if "rows" in saved:
+            raise BadInput("run folder", path.parent, "holds the table of a study, which has no plan")
         files = {name: (path.parent / name).read_text(encoding="utf-8") for name in saved.get("files", ())}
         return Result(saved["kind"], saved["result"], tuple(saved["warnings"]), saved["feasible"], saved.get("extra", {}), files)
     except OSError as error:
@@ -194,17 +202,34 @@ def writable(folder: str | Path) -> Path:
 
 
 def kept_runs(folder: Path) -> Path:
-    """The folder, with the files of an earlier run in it moved to `previous-N`: nothing that was written is lost."""
-    if (folder / "result.json").exists():
-        number = 1
-        while (folder / f"previous-{number}").exists():
-            number += 1
-        kept = folder / f"previous-{number}"
-        kept.mkdir()
-        for path in sorted(folder.iterdir()):
-            if path.is_file():
-                path.rename(kept / path.name)
+    """The folder, with the files of an earlier run in it moved to `previous-N`: nothing that was written is lost. Raises `BadInput` where that fails."""
+    moved_aside(folder)
     return folder
+
+
+def moved_aside(folder: Path) -> list[tuple[Path, Path]]:
+    """The same; returns where each file was and where it is now. Files of other kinds than a run writes stay."""
+    if not (folder / "result.json").exists():
+        return []
+    number = 1
+    while (folder / f"previous-{number}").exists():
+        number += 1
+    kept = folder / f"previous-{number}"
+    try:
+        kept.mkdir()
+        files = [path for path in sorted(folder.iterdir()) if path.is_file() and path.suffix in WRITTEN and not path.name.startswith(".")]
+        return [(path, path.rename(kept / path.name)) for path in files]
+    except OSError as error:
+        raise BadInput("out", folder, f"the run in it cannot be kept ({error.strerror or error.__class__.__name__})") from None
+
+
+def moved_back(moved: Iterable[tuple[Path, Path]]) -> None:
+    """Undoes `moved_aside` where nothing has taken the place of a file."""
+    for before, now in moved:
+        if not before.exists():
+            now.rename(before)
+            with contextlib.suppress(OSError):  # not empty yet
+                now.parent.rmdir()
 
 
 def write_files(folder: str | Path, files: Mapping[str, str | bytes]) -> list[Path]:

@@ -18,7 +18,7 @@ from pydantic import ValidationError, validate_call
 
 from kvopt.catalog import read_yaml
 from kvopt.errors import BadInput, unknown
-from kvopt.results import kept_runs, writable
+from kvopt.results import moved_aside, moved_back, writable
 from kvopt.scale.hosts import ALONE, join, leave
 
 GROUP = "kvopt.studies"
@@ -70,11 +70,15 @@ def run(name: str, out: Path | None = None, distributed: bool = False, progress:
         raise BadInput("distributed", name, "this study runs in one process")
     hosts = join() if distributed else ALONE
     resumed = getattr(module, "RESUMES", None)
-    if out is not None and hosts.leads and not (resumed and (out / resumed).is_dir()):
-        kept_runs(writable(out))
+    fresh = out is not None and hosts.leads and not (resumed and (out / resumed).is_dir())
+    earlier = moved_aside(writable(out)) if fresh and out is not None else []
     try:
         result = validate_call(study)(**options, **({"out": out} if pictured else {}), **({"hosts": hosts} if shares else {}), **told)
+    except BadInput:
+        moved_back(earlier)  # nothing came in its place
+        raise
     except ValidationError as error:
+        moved_back(earlier)
         first = error.errors(include_url=False)[0]
         where, message = ".".join(["option", *map(str, first["loc"])]), first["msg"]
         raise BadInput(where, first["input"], f"{message[:1].lower()}{message[1:]}") from None

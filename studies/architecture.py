@@ -19,7 +19,7 @@ from kvopt.metrics import assess
 from kvopt.named import RESIDENT
 from kvopt.plots import write_figure
 from kvopt.problem import Problem, resolve
-from kvopt.results import write_atomically
+from kvopt.results import write_files
 from kvopt.search.best import Point
 from kvopt.search.deployments import deployments
 from kvopt.search.lanes import Choice, memory_left
@@ -157,8 +157,7 @@ def _ratio(value: float, base: float) -> float | None:
 
 def _write(out: Path, one: Architecture) -> None:
     folder = out / "models" / one.name.replace(" ", "-").replace("+-", "").replace(":", "-").lower()
-    folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / "config.json", json.dumps(one.config, indent=2) + "\n")
+    write_files(folder, {"config.json": json.dumps(one.config, indent=2) + "\n"})
 
 
 def _shown(rows: Sequence[Row], lengths: Sequence[int]) -> tuple[int, ...] | None:

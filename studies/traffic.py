@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 
+from kvopt import named
 from kvopt.errors import BadInput, unknown
 from kvopt.inputs.quantities import parse_duration
 from kvopt.inputs.scenario import Scenario
 from kvopt.plots import write_figure
 from kvopt.problem import Problem, resolve
-from kvopt.results import table_text, writable, write_atomically
+from kvopt.results import table_text, write_files
 from kvopt.simulation.figures import PERCENTILES
 from kvopt.simulation.run import Setting
 from kvopt.simulation.sessions import Session, replayed
@@ -88,6 +89,7 @@ def run(
     played = [own(Path(trace), requests)] if trace is not None else [sample(name) for name in _known("traces", traces, TRACES)]
     problem = resolve(Scenario.of(**{**DEFAULT, **fields}))
     problem.require_known()
+    named.require_room(problem)
     rows: list[Row] = []
     idle: list[Row] = []
     full: dict[str, float] = {}
@@ -106,7 +108,7 @@ def run(
         ]
         idle += _idle(problem, traffic, best)
     if out is not None:
-        write_atomically(writable(out) / "idle.csv", table_text(idle or [{"trace": None}]))
+        write_files(out, {"idle.csv": table_text(idle or [{"trace": None}])})
         write_figure(figure(rows, idle, {one.name: one.gap_quantiles for one in played}, full, _titled(problem)), out, "traffic")
     told = notes(problem, slo, rows, idle, [(one.name, len(one.sessions), sum(len(s.turns) for s in one.sessions), one.source) for one in played])
     hidden = tuple(column for column in (rows[0] if rows else ()) if " p90" in column or " p99" in column)

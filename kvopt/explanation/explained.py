@@ -7,7 +7,6 @@ from typing import Any
 
 from kvopt import any_engine, describe, named
 from kvopt.assumptions import PEAK, assumptions
-from kvopt.errors import BadInput
 from kvopt.explanation.arithmetic import arithmetic
 from kvopt.explanation.formulas import formulas
 from kvopt.explanation.parts import parts
@@ -17,7 +16,6 @@ from kvopt.problem import Problem, resolve
 from kvopt.results import Result
 from kvopt.search.best import Point
 from kvopt.search.blocks.answer import evaluated_on
-from kvopt.search.lanes import memory_left
 
 LEAST_FLOOR = 1e-6  # a floor that every plan keeps
 
@@ -73,7 +71,5 @@ def without_floor(problem: Problem) -> Problem:
 
 def _named(problem: Problem) -> tuple[Problem, Point]:
     problem = any_engine.named_best(problem)
-    choice = named.cases(problem)[0][0]
-    if memory_left(problem, [choice.deployment], choice.weights).max() <= 0:
-        raise BadInput("gpus", problem.scenario.gpus, f"the weights of {problem.model.name} do not fit: kvopt analyze says by how much")
+    named.require_room(problem)
     return problem, named.best_case(problem)

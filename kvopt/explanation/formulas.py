@@ -9,6 +9,7 @@ from typing import Any
 
 from kvopt import wording
 from kvopt.metrics import plain
+from objectives.accuracy.composition import CORRELATION
 from objectives.goals import Targets
 from objectives.types import System
 
@@ -118,12 +119,16 @@ def _memory(found: Mapping[str, Any], plan: Mapping[str, Any], system: System) -
     usable = ranks * float(efficiency.memory_fraction * system.accelerator.memory_bytes)
     slots = (plan["replicas"] - plan["prefill_groups"]) * plan["pp"]
     pool = {"memory the engine may use": usable, "weights": -sizes["weights_on_slot"], "engine's reserve": -ranks * sizes["reserve"]}
+    share, of_free = float(efficiency.pool_fraction), "tp x share of memory x memory - weights / pp - tp x reserve"
+    if share < 1:
+        of_free = f"{share:g} x ({of_free})"
+        pool["left to the engine"] = (share - 1) * sum(pool.values())
     return [
         Formula("weight_bytes", "parameters x bytes of one, embeddings in 16 bit", {"weights": sizes["weights"]}, "bytes", ("parameters",)),
         Formula(
             "kv_pool_bytes",
-            "tp x share of memory x memory - weights / pp - tp x reserve",
-            {name: float(efficiency.pool_fraction) * term for name, term in pool.items()},
+            of_free,
+            pool,
             "bytes",
             ("memory", "memory_share", "parameters"),
             note=f"of one group of {ranks} GPUs; at the confidence asked for no more than {wording.bytes_(sizes['pool_sure'])} is counted on",
@@ -192,7 +197,6 @@ def _service(found: Mapping[str, Any], metrics: Mapping[str, Any], targets: Targ
         "thinking": found["thinking_s"],
     }
     tokens = {**step, "prompts carried in the same steps": found["tpot"] - sum(step.values())}
-    prompts = {name: spent[name] for name in (SPENT["prompt"], SPENT["follow_up"]) if name in spent}
     return [
         Formula(
             "sessions_per_gpu_hour",
@@ -204,7 +208,7 @@ def _service(found: Mapping[str, Any], metrics: Mapping[str, Any], targets: Targ
         Formula(
             "prefill_ceiling_per_gpu_hour",
             "3,600 s / GPU-seconds of prefill, none of it beside decodes and nothing computed twice",
-            prompts,
+            _named(SPENT, found["ceiling"]),
             "GPU-seconds",
             ("prompt", "turns", "question", "peak", "mfu"),
         ),
@@ -248,7 +252,7 @@ def _judged(found: Mapping[str, Any], metrics: Mapping[str, Any], plan: Mapping[
         ),
         Formula(
             "accuracy_lower",
-            "the same, with what each may lose beyond its median added as spreads that have 0.3 in common",
+            f"the same, with what each may lose beyond its median added as spreads that have {CORRELATION:g} in common",
             {**{said: edge[name] for name, said in LOST.items() if edge[name]}, **own, **nothing},
             "log loss",
             ("accuracy", "confidence"),

@@ -32,6 +32,7 @@ def _parts(own: Given, lane: Lane, x: Any, context: Any, targets: Targets, servi
     once = lane_sums(system, lane, plan, replace(schedule, tensor_parallel=jnp.ones(()))).stored
     costs = have.costs
     whole = breakdown.chunk_of(arch, effects, have, replace(schedule, chunk=jnp.maximum(context, 1.0)), context)
+    whole = whole._replace(reread_bytes=jnp.zeros(()))  # in one piece nothing is read again
     chunk = breakdown.chunk_of(arch, effects, have, schedule, context)
     kv_s = breakdown.decode.reading_s(arch, effects, have.reads, costs, context)
     done = breakdown.runs(system, have, effects, schedule, service)
@@ -68,6 +69,7 @@ def _parts(own: Given, lane: Lane, x: Any, context: Any, targets: Targets, servi
         "seen": seen,
         "tpot": service.tpot_s,
         "session": breakdown.session_terms(system, have, effects, schedule, service, done),
+        "ceiling": breakdown.ceiling_terms(system, schedule, done),
         "waits": breakdown.first_token_terms(system, have, effects, schedule, service, done),
         "chunk": {
             "tokens": chunk.tokens,
@@ -104,10 +106,11 @@ def _uncompressed(problem: Problem) -> dict[str, float]:
     found = {}
     for name, kind in problem.model.kinds.items():
         count = sum(repeat for other, repeat in problem.model.order if other == name)
-        if kind.stores and kind.kv_heads and kind.global_rate:
+        grows = kind.global_rate + (problem.context < kind.window)  # a window that is not full grows too
+        if kind.stores and kind.kv_heads and grows:
             entries = f"{count} {name} layers x {kind.kv_heads} KV heads x ({kind.key_width} + {kind.value_width}) elements x 2"
-            rate = "" if kind.global_rate == 1 else f" x {kind.global_rate:g} entries a token"
-            found[entries + rate] = count * kind.kv_heads * (kind.key_width + kind.value_width) * 2 * kind.global_rate
+            rate = "" if grows == 1 else f" x {grows:g} entries a token"
+            found[entries + rate] = count * kind.kv_heads * (kind.key_width + kind.value_width) * 2 * grows
         if kind.index_width and kind.index_rate:
             found[f"{count} {name} layers x {kind.index_width} elements of index key x 2"] = count * kind.index_width * kind.index_rate * 2
     return found

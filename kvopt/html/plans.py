@@ -60,7 +60,7 @@ def _constraint(row: dict[str, Any]) -> tuple[str, str, str, str, str]:
 
 def command(point: dict[str, Any], scenario: dict[str, Any], engine: str) -> dict[str, Any] | None:
     """What starts the plan in its engine: `{files, notes, cannot}`; None where kvopt writes nothing for that engine."""
-    if engine not in ENGINES:
+    if engine not in ENGINES or "engine" not in point["plan"]:  # an older kvopt wrote a plan without its engine
         return None
     made = export_point(engine, scenario, point)
     return {"files": list(made.files.items()), "notes": list(made.notes), "cannot": list(made.cannot)}

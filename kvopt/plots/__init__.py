@@ -20,7 +20,7 @@ from kvopt.plots.style import DPI
 from kvopt.plots.style import STYLE as STYLE
 from kvopt.plots.tornado import elasticities as elasticities
 from kvopt.plots.users import timeline as timeline
-from kvopt.results import Result, writable, write_atomically
+from kvopt.results import Result, write_files
 
 __all__ = [
     "PLOTS",
@@ -72,11 +72,7 @@ def write_figure(figure: Figure, folder: str | Path, name: str) -> list[Path]:
 
     Both are drawn before either is written, and each is written whole or not at all. Raises `BadInput` where the folder cannot be written.
     """
-    drawn = {f"{name}.{kind}": rendered(figure, kind) for kind in METADATA}
-    target = writable(folder)
-    for file, content in drawn.items():
-        write_atomically(target / file, content)
-    return [target / file for file in drawn]
+    return write_files(folder, {f"{name}.{kind}": rendered(figure, kind) for kind in METADATA})
 
 
 def rendered(figure: Figure, kind: str) -> bytes:

@@ -66,7 +66,7 @@ def front(result: Result, axes: Axes | None = None) -> Axes:
             axes, _places([*(point for points in fronts.values() for point in points), *(mark for _, mark, _ in marks)], goals), goals, bounds
         )
         kinds = markers(binding(point, goals) for points in fronts.values() for point in points)
-        (_coloured if len(goals) == 3 else _lines)(axes, fronts, goals, scenario, kinds)
+        (_coloured if len(goals) > 2 else _lines)(axes, fronts, goals, scenario, kinds)
         bars = _bars(axes, fronts, marks, goals)
         for _, mark, kind in marks:
             axes.plot(*_places([mark], goals)[0, :2], linestyle="none", **MARKS[kind])
@@ -199,7 +199,7 @@ def _coloured(axes: Axes, fronts: Points, goals: list[str], scenario: dict[str, 
 
 def _legend(fronts: Points, goals: list[str], scenario: dict[str, Any]) -> list[Line2D | Patch]:
     """What lines, sizes, fillings and bands mean."""
-    coloured = len(goals) == 3
+    coloured = len(goals) > 2
     handles: list[Line2D | Patch] = []
     for label in ("deployable", "research"):
         look = FRONTS[label]

@@ -60,7 +60,8 @@ class Timeline:
         row = self._row(session)
         if row is not None:
             self._turn(row, WAITING)
-            row.begins.append(self.env.now)
+            if not self._closed:  # by that turn
+                row.begins.append(self.env.now)
 
     def note(self, session: int, what: str) -> None:
         """Something happened to a session."""

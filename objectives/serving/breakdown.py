@@ -120,6 +120,13 @@ def session_terms(system: System, have: Sums, effects: Effects, schedule: Schedu
     }
 
 
+def ceiling_terms(system: System, schedule: Schedule, done: Runs) -> dict[str, Array]:
+    """[GPU-seconds] of one session were nothing but prefill done, and no cache computed again: 1 / `service.ceiling_per_gpu_s`."""
+    w, ranks = system.workload, jnp.asarray(schedule.tensor_parallel)
+    times = {"prompt": (jnp.ones_like(w.turns), done.first), "follow_up": (w.turns - 1, done.follow_up)}
+    return {name: jnp.sum(w.weight * often * one.going.alone_s) * ranks for name, (often, one) in times.items()}
+
+
 def first_token_terms(system: System, have: Sums, effects: Effects, schedule: Schedule, service: Service, done: Runs) -> dict[str, dict[str, Array]]:
     """[s] mean time to first token in parts, of the first question and of later ones: they add up to `ttft_first_s` and `ttft_follow_up_s`."""
     w, s = system.workload, schedule

@@ -128,3 +128,8 @@ def test_glossary_is_that_of_the_reports() -> None:
     words = [word.lower() for word in re.findall(r"^\| ([^|]+?) \|", TEXTS["docs/README.md"].partition("## Glossary")[2], re.MULTILINE)]
     said = [word for word in words if word not in ("word", "---")]
     assert len(said) == len(set(said))  # each once
+
+
+@pytest.mark.parametrize("page", sorted(TEXTS))
+def test_nothing_is_left_to_be_filled_in(page: str) -> None:
+    assert not re.findall(r"@[A-Z_]{3,}@|\bTODO\b|TO BE RUN", TEXTS[page])

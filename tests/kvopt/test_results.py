@@ -8,7 +8,7 @@ import os
 
 import pytest
 
-from kvopt import results
+from kvopt import results, study
 from kvopt.errors import BadInput
 from kvopt.plots import save_all
 from kvopt.results import FORMAT, Result, chosen, load, write_files
@@ -106,3 +106,25 @@ def test_frame_has_a_row_for_each_point(fronts):
     assert isinstance(frame, pandas.DataFrame)
     assert len(frame) == len(fronts.data["points"])
     assert {"front", "methods", "sessions_per_gpu_hour"} <= set(frame.columns)
+
+
+def test_the_table_of_a_study_is_no_run(tmp_path):
+    (tmp_path / "result.json").write_text(json.dumps({"title": "t", "columns": [], "rows": [], "notes": [], "ok": True}))
+    with pytest.raises(BadInput, match="holds the table of a study"):
+        load(tmp_path)
+
+
+def test_what_kvopt_did_not_write_stays_where_it_is(tmp_path):
+    for name in ("result.json", "front.png", "notes.txt", ".env"):
+        (tmp_path / name).write_text(name)
+    results.kept_runs(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"previous-1", "notes.txt", ".env"}
+    assert {path.name for path in (tmp_path / "previous-1").iterdir()} == {"result.json", "front.png"}
+
+
+def test_a_study_asked_wrongly_leaves_the_run_that_was_there(tmp_path):
+    study.run("paper", out=tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(BadInput, match=r"option\.count"):
+        study.run("simulation", out=tmp_path, count="many")
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before

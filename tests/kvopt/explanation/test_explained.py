@@ -22,6 +22,9 @@ SCENARIOS = {
     "windows": {"model": "gemma-3-27b", "accelerator": "h100-sxm", "gpus": 2, "context": "32k"},
     "latent": {"model": "deepseek-v2-lite", "accelerator": "h100-sxm", "gpus": 2, "context": "32k"},
     "pipeline, light load": {"model": "qwen2.5-72b", "accelerator": "h100-sxm", "gpus": 4, "tp": 2, "pp": 2, "context": "16k", "max_num_seqs": 1},
+    "caches computed again": {"model": "llama-3.1-8b", "accelerator": "h100-sxm", "gpus": 1, "context": "16k", "idle": "recompute"},
+    "windows that are not full": {"model": "gemma-3-27b", "accelerator": "h100-sxm", "gpus": 2, "context": "500"},
+    "a share of what is free": {"model": "llama-3.1-8b", "accelerator": "h100-sxm", "gpus": 1, "context": "16k", "engine": "trtllm"},
     "percentile": {"model": "llama-3.1-8b", "accelerator": "h100-sxm", "gpus": 1, "context": "32k", "ttft": "p95:20s", "tpot": "p95:80ms"},
 }
 
@@ -59,6 +62,7 @@ def test_gpu_seconds_of_a_session_give_its_rate(explained):
 def test_factors_give_their_metric(explained):
     found, metrics = rows(explained), explained.data["metrics"]
     *sizes, left = (term["value"] for term in found["kv_bytes_per_token"]["terms"])
+    assert 0 < left <= 1 + 1e-9
     assert sum(sizes) * left == pytest.approx(metrics["kv_bytes_per_token"])
     groups, pool, one = (term["value"] for term in found["concurrency"]["terms"])
     assert groups * math.floor(max(pool, 0) / one + 1e-9) == metrics["concurrency"]
