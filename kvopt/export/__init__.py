@@ -13,6 +13,7 @@ from typing import Any
 
 from kvopt.errors import BadInput, unknown
 from kvopt.export.exported import Exported
+from kvopt.export.servers import SERVERS
 from kvopt.export.settings import settings
 from kvopt.results import Result, chosen
 
@@ -28,8 +29,7 @@ _MODULES = {
     "duoattention": ("duoattention", "hf"),
 }
 """The exporter's module, and the engine of the catalog whose settings it writes."""
-SERVERS = ("vllm", "sglang", "trtllm")
-KINDS = ("analyze", "optimize", "pareto")  # of results that hold a plan
+KINDS = ("analyze", "optimize", "pareto", "sensitivity", "explain")  # of results that hold a plan
 
 __all__ = ["ENGINES", "Exported", "export", "export_point", "launch_files"]
 
@@ -83,11 +83,19 @@ def launch_files(result: Result) -> dict[str, str]:
     engine = answer["plan"]["engine"]
     files: dict[str, str] = {}
     names = [engine] if engine in SERVERS else []
-    names += ["vllm-bench"] if engine == "vllm" else []
     names += ["lmcache"] if engine == "vllm" and settings("vllm", result.data["scenario"], answer).parks else []
     for name in names:
         files |= export(name, result).files
+    files |= _bench(result) if engine == "vllm" else {}
     return {**files, **_of_research(result, [answer.get("research"), with_heads(result, answer)])}
+
+
+def _bench(result: Result) -> dict[str, str]:
+    """The benchmark's files; none where it can start no plan."""
+    try:
+        return export("vllm-bench", result).files
+    except BadInput:
+        return {}
 
 
 def _of_research(result: Result, points: Sequence[Mapping[str, Any] | None]) -> dict[str, str]:

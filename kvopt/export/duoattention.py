@@ -48,6 +48,8 @@ def _pattern(found: Settings) -> tuple[Floats | None, str, HeadScores | None, li
         return None, "", None, ["heads: the plan keeps all of them alike, so it has no pattern"]
     scores = _scores(found)
     share = float(found.plan[FIELD])
+    if scores is None and found.problem is None and found.scenario.get("head_scores"):
+        return None, "", None, [*remarks.unread(found), "heads: without the model its file of scores is not read"]
     if scores is None:
         return (
             None,

@@ -21,6 +21,7 @@ VERSIONS = "kvpress 0.5.5, which needs transformers below 5.3"
 def export(found: Settings) -> Exported:
     """`kvpress_plan.py`."""
     presses, cannot = _presses(found)
+    cannot = [*remarks.unread(found), *cannot]
     cache, lines = _cache(found)
     cannot += lines
     notes = [f"for {VERSIONS}; compression_ratio is the share removed", *_serving(found), *_notes(found)]
@@ -82,19 +83,19 @@ def _serving(found: Settings) -> list[str]:
         )
     lines.append("max_num_seqs, chunk, idle caches: kvpress answers one context at a time and serves nobody else")
     weights = remarks.checkpoint(found)
-    return [*lines, *([weights.replace("set MODEL to", "put its name in MODEL:")] if weights else [])]
+    return [*lines, *remarks.unnamed(found), *([weights.replace("set MODEL to", "put its name in MODEL:")] if weights else [])]
 
 
 def _notes(found: Settings) -> list[str]:
     lines = []
-    if any(method.id == "duoattention" for method in found.used) and found.model not in PATTERNS:
+    if any(method.id == "duoattention" for method in found.used) and found.problem and found.model not in PATTERNS:
         lines.append(f"duoattention: kvpress has no published heads of {found.model} and scores them on the fly")
     needs = {method.id: method.needs for method in found.used if method.needs != "none"}
     return [*lines, *(f"{name} needs {what}" for name, what in needs.items())]
 
 
 def _file(found: Settings, about: list[str], presses: list[Press], cache: str) -> str:
-    composed = len(presses) > 1
+    composed, unnamed = len(presses) > 1, remarks.unnamed(found)
     names = sorted({name for press in presses for name in press.names} | ({"ComposedPress"} if composed else set()))
     codes = [press.code for press in presses]
     press = f"ComposedPress([{', '.join(codes)}])" if composed else codes[0] if codes else "None"
@@ -106,14 +107,15 @@ def _file(found: Settings, about: list[str], presses: list[Press], cache: str) -
     return "\n".join(
         [
             comments(about) + "#",
-            "#   python kvpress_plan.py CONTEXT.txt QUESTION",
+            f"#   {'MODEL=CHECKPOINT ' if unnamed else ''}python kvpress_plan.py CONTEXT.txt QUESTION",
             "",
+            *(["import os"] if unnamed else []),
             "import sys",
             "from pathlib import Path",
             "",
             *imports,
             "",
-            f"MODEL = {found.model!r}",
+            'MODEL = os.environ["MODEL"]' if unnamed else f"MODEL = {found.model!r}",
             f"MAX_NEW_TOKENS = {max(1, int(longest))}",
             "",
             "",

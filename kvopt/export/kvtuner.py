@@ -19,7 +19,7 @@ def export(found: Settings) -> Exported:
     """`kvtuner.yaml`."""
     tables, cannot = _tables(found), []
     if tables is None:
-        cannot.append("bits by layer: the plan is the same in all layers, and the model cannot be read any more to count them")
+        cannot.append("bits by layer: the plan is the same in all layers, and the scenario can no longer be read to count them")
     elif any(np.any(table != table[:, :1]) for table in tables):
         cannot.append("bits by layer: KV heads of one layer have different bits, and KVTuner has one pair a layer; the means are written")
     rows = [table.mean(axis=1) for table in tables] if tables else [np.empty(0), np.empty(0)]

@@ -35,7 +35,7 @@ def sixteen_bit_layers(found: Settings) -> tuple[list[str], list[str]]:
     if tables is None or not found.told:
         return [], []
     if found.problem is None:
-        return [], ["bits by layer: the model cannot be read any more, so its layers are not numbered"]
+        return [], ["bits by layer: the scenario can no longer be read, so the model's layers are not numbered"]
     key, value = tables
     allowed = {(16.0, 16.0)} | {(pair.key_bits, pair.value_bits) for method in found.used for pair in method.formats}
     pairs = [{(float(k), float(v)) for k, v in zip(*rows, strict=True)} for rows in zip(key, value, strict=True)]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from kvopt import wording
 from kvopt.export import remarks, vllm
 from kvopt.export.commands import command, script, yaml_file
 from kvopt.export.exported import Exported
@@ -16,11 +17,12 @@ from kvopt.export.settings import GIB, Settings
 VERSION = "0.5.6"
 CONNECTOR = {"kv_connector": "LMCacheConnectorV1", "kv_role": "kv_both"}
 CHUNK = 256  # [tokens] LMCache's own
+LEAST = 0.1  # [GiB] of a worker: sizes are written in tenths, and 0 would park nothing
 
 
 def export(found: Settings) -> Exported:
     """`lmcache.yaml`, and the vLLM command that reads it."""
-    cannot = vllm.lost(found)
+    cannot = vllm.lost_beside_parking(found)
     if not found.parks:
         cannot.append(f"parking: the plan parks nothing (idle caches: {found.plan['idle']}), so LMCache has no share in it")
     if found.prefill_servers:
@@ -44,11 +46,11 @@ def settings_of(found: Settings) -> dict[str, Any]:
 
 
 def per_worker(found: Settings) -> float:
-    """[GiB] of one worker: a server's host memory over the workers that store."""
+    """[GiB] of one worker: a server's host memory over the workers that store, at least `LEAST` where the plan parks."""
     if not found.parks:
         return 0.0
     workers = found.pp if _latent(found) else found.gpus // found.attention_dp
-    return float(math.floor(10 * found.host_bytes / found.attention_dp / workers / GIB) / 10)
+    return max(LEAST, math.floor(10 * found.host_bytes / found.attention_dp / workers / GIB) / 10)
 
 
 def _latent(found: Settings) -> bool:
@@ -64,19 +66,18 @@ def _mixed(found: Settings) -> bool:
 
 def _server(found: Settings) -> str:
     own = {name: value for name, value in vllm.flags(found).items() if not name.startswith("kv-offloading")}
-    needed = ': "${MODEL:?the checkpoint to serve}"\n\n' if vllm.model(found) == '"$MODEL"' else ""
     transfer = {"kv-transfer-config": CONNECTOR} if found.parks else {}
     before = "LMCACHE_CONFIG_FILE=lmcache.yaml" if found.parks else ""
-    return needed + command(["vllm", "serve", vllm.model(found)], {**own, **transfer}, before)
+    return remarks.check(vllm.model(found)) + command(["vllm", "serve", vllm.model(found)], {**own, **transfer}, before)
 
 
 def _notes(found: Settings) -> list[str]:
     if not found.parks:
         return []
-    parked = found.point["metrics"]["host_memory_used_bytes"] * found.pp / GIB
+    parked = found.point["metrics"]["host_memory_used_bytes"] * found.pp
     lines = [
-        f"max_local_cpu_size {per_worker(found):g} GiB a worker is {found.host_bytes / GIB:,.0f} GiB a server: "
-        f"caches parked in the mean are {parked:,.0f} GiB, and LMCache keeps a copy of what runs"
+        f"max_local_cpu_size {per_worker(found):g} GiB a worker is {wording.bytes_(found.host_bytes)} a server: "
+        f"caches parked in the mean are {wording.bytes_(parked)}, and LMCache keeps a copy of what runs"
     ]
     if found.replicas > 1 and not vllm.in_one(found):
         lines.append(f"the command starts one of {found.replicas} servers: start each on GPUs and a port of its own")

@@ -78,6 +78,8 @@ def press_of(found: Settings, method: MethodSpec, entry: RunsIn) -> tuple[Press 
         return None, table
     placed = _ratio_named(call, keep)
     inner = call.args[0] if call.args and isinstance(call.args[0], ast.Call) else call
+    if class_of(call) == LAYERWISE and table is None and found.problem is None:
+        return None, "the scenario can no longer be read, so the model's layers are not counted"
     if class_of(call) == LAYERWISE:
         layers = table if table is not None else [keep] * (found.problem.model.layers if found.problem else 0)
         call.args[1:] = [_list(layers)]
@@ -138,6 +140,6 @@ def by_layer(found: Settings, field: str) -> list[float] | str | None:
     if np.any(values != values[:, :1]):
         return "KV heads of one layer keep different shares, and a press keeps the same number of tokens in each"
     if found.problem is None:
-        return "the model cannot be read any more, so its layers are not numbered"
+        return "the scenario can no longer be read, so the model's layers are not numbered"
     keeps = dict(zip(places(found.problem.model), values[:, 0], strict=True))
     return [float(keeps.get(layer, 1.0)) for layer in range(found.problem.model.layers)]

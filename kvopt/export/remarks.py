@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from kvopt import wording
 from kvopt.capacity.deployed import Held
 from kvopt.capacity.stated import stated
 from kvopt.export import presses
-from kvopt.export.servers import MOST_GPUS
+from kvopt.export.servers import MOST_GPUS, SERVERS
 from kvopt.export.settings import Settings
 from kvopt.inputs import engine as engines
 from kvopt.inputs.choice import FIELDS_OF
 from kvopt.inputs.method import MethodSpec
+from kvopt.inputs.model_names import resolve
+from kvopt.inputs.sourced import FILE_ENDINGS
 
-SERVERS = ("vllm", "sglang", "trtllm")  # exporters that are servers of the catalog
+VARIABLE = '"$MODEL"'
+"""The checkpoint in a command, where its name is not known."""
+QUANTIZED_AT_LOADING = {("bf16", "fp8"): "fp8", ("fp16", "fp8"): "fp8"}
+"""`--quantization` where vLLM and SGLang make the plan's weights from the published ones themselves, by (published, plan's)."""
 
 
 def heading(found: Settings) -> list[str]:
@@ -28,13 +35,22 @@ def heading(found: Settings) -> list[str]:
 
 
 def lost(found: Settings) -> list[str]:
-    """One line for each method of the plan that the engine has no setting for, and what writes or runs it."""
+    """That the scenario cannot be read, where it cannot; and a line for each method that the engine has no setting for, with what writes or runs it."""
+    return [*unread(found), *_methods(found)]
+
+
+def unread(found: Settings) -> list[str]:
+    """What is not checked where a file that the scenario names is gone."""
+    return [] if found.problem else [f"the scenario can no longer be read ({found.unread}): checkpoint, length and pool are not checked"]
+
+
+def _methods(found: Settings) -> list[str]:
     return [unsaid(found, method, found.engine.name) for method in found.used if not (method.dimension == "bits" and found.told)]
 
 
 def consequence(found: Settings) -> list[str]:
     """What it means that methods are left out; nothing where none is."""
-    if not lost(found):
+    if not _methods(found):
         return []
     full = found.point["metrics"].get("kv_bytes_per_session")
     size = f" than the {wording.bytes_(full)} a session that the plan counts" if full else ""
@@ -100,12 +116,51 @@ def spread(found: Settings) -> list[str]:
     return lines
 
 
+def quantization(found: Settings) -> str | None:
+    """`--quantization` where vLLM and SGLang make the plan's weights themselves; none where the checkpoint says it."""
+    return QUANTIZED_AT_LOADING.get((found.problem.model.weight_format, found.plan["weights"])) if found.problem else None
+
+
+def unnamed(found: Settings) -> list[str]:
+    """What to do where no engine can load the model by its name: it was given as a file or a folder, or cannot be read any more. Empty with a name."""
+    asked = str((found.scenario.get("asked") or {}).get("model") or "")
+    written_as_path = asked.startswith(("/", ".", "~")) or Path(asked).suffix.lower() in FILE_ENDINGS  # as `hf_config.read_model` takes it
+    by_path = bool(asked) and (written_as_path or resolve(asked) is None)
+    return ["put the checkpoint's path or name into MODEL"] if by_path or found.problem is None else []
+
+
+def model(found: Settings, quantizes: bool = False) -> str:
+    """The checkpoint in a command: a name on the hub, or a variable where that is not known or its weights are not the plan's.
+
+    `quantizes`: the engine makes the weights of `QUANTIZED_AT_LOADING` itself.
+    """
+    other = checkpoint(found) is not None and not (quantizes and quantization(found))
+    return VARIABLE if other or unnamed(found) else found.model
+
+
+def check(model: str) -> str:
+    """The line of a script that stops where the variable is not set; none for a name."""
+    return ': "${MODEL:?the checkpoint to serve}"\n\n' if model == VARIABLE else ""
+
+
 def checkpoint(found: Settings) -> str | None:
     """What must be done about the weights where the model's own checkpoint is in another format; none where it is the plan's."""
     own = found.problem.model.weight_format if found.problem else found.plan["weights"]
     if found.plan["weights"] == own:
         return None
     return f"weights in {found.plan['weights']}: {found.model} is published in {own}; set MODEL to your {found.plan['weights']} checkpoint"
+
+
+def crowded(found: Settings, setting: str, requests: int, where: str = "") -> list[str]:
+    """That more requests are asked for than a step has tokens, each of which takes one at least."""
+    if requests <= found.rank_chunk:
+        return []
+    return [f"{setting} {requests:,}: {found.engine.name} takes no more requests than tokens a step, {found.rank_chunk:,}{where}"]
+
+
+def unpredicted(found: Settings) -> str:
+    """Why nothing is said of what the engine will hold."""
+    return "no rules are known for this model or cache format" if found.problem else "the scenario can no longer be read"
 
 
 def too_long(found: Settings) -> str | None:

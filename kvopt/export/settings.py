@@ -41,6 +41,7 @@ class Settings:
     point: Mapping[str, Any]
     engine: EngineSpec  # the engine that is told, which need not be the plan's
     problem: Problem | None  # none where a file that the scenario names can no longer be read
+    unread: str = ""  # why there is no problem
 
     @property
     def plan(self) -> Mapping[str, Any]:
@@ -49,7 +50,7 @@ class Settings:
 
     @property
     def model(self) -> str:
-        """The model's name on the hub."""
+        """The model's name: on the hub, or what the file it was read from calls it. `kvopt.export.remarks.model` is what an engine is told."""
         return self.problem.model.name if self.problem else str(self.scenario["model"])
 
     @property
@@ -234,18 +235,18 @@ def settings(engine: str, scenario: Mapping[str, Any], point: Mapping[str, Any])
     missing = next((name for name in NEEDED if name not in point["plan"]), None)
     if missing:
         raise BadInput("plan", missing, "missing from the saved plan: another version of kvopt wrote it, so run it again")
-    return Settings(scenario, point, engines.load(engine), _resolved(scenario))
+    return Settings(scenario, point, engines.load(engine), *_resolved(scenario))
 
 
-def _resolved(scenario: Mapping[str, Any]) -> Problem | None:
-    """The scenario's specifications, from the catalog or from the files it names; none where one of them cannot be read any more."""
+def _resolved(scenario: Mapping[str, Any]) -> tuple[Problem | None, str]:
+    """The scenario's specifications, from the catalog or from the files it names; none where one of them cannot be read any more, and why."""
     from kvopt.inputs.scenario import Scenario
 
     asked = dict(scenario.get("asked") or {})
     try:
-        return resolve(Scenario.of(**{name: value for name, value in asked.items() if name not in ("head_scores", "accuracy_evidence")}))
-    except BadInput:
-        return None
+        return resolve(Scenario.of(**{name: value for name, value in asked.items() if name not in ("head_scores", "accuracy_evidence")})), ""
+    except BadInput as error:
+        return None, str(error)
 
 
 def on(found: Settings, engine: str) -> Settings:

@@ -7,12 +7,12 @@ from typing import Any
 from kvopt.export import remarks
 from kvopt.export.commands import command, script
 from kvopt.export.exported import Exported
+from kvopt.export.remarks import quantization
 from kvopt.export.servers import on_gpus, servers
 from kvopt.export.settings import Settings
 
 PORT = 30000
 BOOTSTRAP = 8998  # --disaggregation-bootstrap-port, one for each prefill server
-QUANTIZED_AT_LOADING = {("bf16", "fp8"): "fp8", ("fp16", "fp8"): "fp8"}
 
 
 def export(found: Settings) -> Exported:
@@ -20,16 +20,6 @@ def export(found: Settings) -> Exported:
     cannot, notes = lost(found), remarked(found)
     about = [*remarks.heading(found), *notes, *(f"Cannot be told: {line}" for line in cannot)]
     return Exported("sglang", {"sglang.sh": script(about, _servers(found))}, tuple(notes), tuple(cannot))
-
-
-def quantization(found: Settings) -> str | None:
-    """`--quantization` where SGLang makes the plan's weights itself."""
-    return QUANTIZED_AT_LOADING.get((found.problem.model.weight_format, found.plan["weights"])) if found.problem else None
-
-
-def unknown_checkpoint(found: Settings) -> bool:
-    """Whether the weights are not those published under the model's name."""
-    return quantization(found) is None and remarks.checkpoint(found) is not None
 
 
 def flags(found: Settings, role: str = "") -> dict[str, Any]:
@@ -65,15 +55,15 @@ def host_gb(found: Settings) -> int:
 
 
 def _servers(found: Settings) -> str:
-    unknown = unknown_checkpoint(found)
-    start = ["python", "-m", "sglang.launch_server", "--model-path", '"$MODEL"' if unknown else found.model]
+    model = remarks.model(found, quantizes=True)
+    start = ["python", "-m", "sglang.launch_server", "--model-path", model]
 
     def one(role: str, index: int) -> str:
         own = {"port": PORT + index} if index >= 0 else {}
         own |= {"disaggregation-bootstrap-port": BOOTSTRAP + index} if role == "prefill" else {}
         return command(start, {**flags(found, role), **own}, on_gpus(found, index), "&" if own else "")
 
-    return (': "${MODEL:?the checkpoint to serve}"\n\n' if unknown else "") + servers(found, one)
+    return remarks.check(model) + servers(found, one)
 
 
 def lost(found: Settings) -> list[str]:
@@ -94,13 +84,13 @@ def lost(found: Settings) -> list[str]:
 
 def remarked(found: Settings) -> list[str]:
     """What the settings rest on."""
-    held, lines = remarks.predicted(found), []
+    held, lines = remarks.predicted(found), remarks.unnamed(found)
     if held:
         each = f" on each of {found.attention_dp} attention ranks" if found.attention_dp > 1 else ""
         lines.append(f'SGLang {found.engine.version} should print{each}: "max_total_num_tokens={held.tokens}"')
         lines += remarks.pool(found, "--max-total-tokens is what these hold:")
     else:
-        lines.append("the pool is left to SGLang: no rules are known for this model or cache format")
+        lines.append(f"the pool is left to SGLang: {remarks.unpredicted(found)}")
     lines.append("--mem-fraction-static is left to SGLang: its base is weights and pool together, not the base of another engine's share")
     if found.pp > 1 or found.attention_dp > 1:
         lines.append("--max-running-requests and --chunked-prefill-size count a whole server: SGLang divides them by its stages and attention ranks")

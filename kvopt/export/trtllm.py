@@ -8,7 +8,7 @@ from typing import Any
 from kvopt.export import remarks
 from kvopt.export.commands import command, script, yaml_file
 from kvopt.export.exported import Exported
-from kvopt.export.servers import on_gpus, servers
+from kvopt.export.servers import host_of, on_gpus, servers
 from kvopt.export.settings import GIB, Settings
 
 PORT = 8000
@@ -44,7 +44,7 @@ def arguments(found: Settings, role: str = "") -> dict[str, Any]:
         one["moe_expert_parallel_size"] = found.tp
     if ranks > 1:
         one["enable_attention_dp"] = True
-    one |= {"max_batch_size": math.ceil(found.sequences / found.pp / ranks), "max_num_tokens": found.rank_chunk}
+    one |= {"max_batch_size": min(_batch(found), found.rank_chunk), "max_num_tokens": found.rank_chunk}
     if found.longest is not None:
         one["max_seq_len"] = found.longest
     one["enable_chunked_prefill"] = True
@@ -60,6 +60,11 @@ def arguments(found: Settings, role: str = "") -> dict[str, Any]:
     return one
 
 
+def _batch(found: Settings) -> int:
+    """Requests in flight of one stage and one attention rank."""
+    return math.ceil(found.sequences / found.pp / found.attention_dp)
+
+
 def _buffer(found: Settings) -> int:
     """[tokens] that are moved at once: the longest session, in whole blocks."""
     block = found.engine.block_tokens
@@ -67,8 +72,8 @@ def _buffer(found: Settings) -> int:
 
 
 def _servers(found: Settings) -> str:
-    unknown = remarks.checkpoint(found) is not None
-    start = ["trtllm-serve", '"$MODEL"' if unknown else found.model]
+    model = remarks.model(found)
+    start = ["trtllm-serve", model]
 
     def one(role: str, index: int) -> str:
         named = {"prefill": "context", "decode": "generation"}.get(role, "")
@@ -78,11 +83,12 @@ def _servers(found: Settings) -> str:
     body = servers(found, one)
     if found.prefill_servers:
         body = body.removesuffix("wait\n") + f"trtllm-serve disaggregated -c {PROXY}\n"
-    return (': "${MODEL:?the checkpoint to serve}"\n\n' if unknown else "") + body
+    return remarks.check(model) + body
 
 
 def _proxy(found: Settings) -> dict[str, Any]:
-    urls = [f"localhost:{PORT + 1 + index}" for index in range(found.replicas)]
+    hosts = [host_of(found, index) for index in range(found.replicas)]
+    urls = [f"{'localhost' if host == 1 else f'HOST_{host}'}:{PORT + 1 + index}" for index, host in enumerate(hosts)]
     split = found.prefill_servers
     parts = {"context_servers": urls[:split], "generation_servers": urls[split:]}
     return {"hostname": "localhost", "port": PORT, **{name: {"num_instances": len(some), "urls": some} for name, some in parts.items()}}
@@ -102,12 +108,13 @@ def lost(found: Settings) -> list[str]:
     weights, long = remarks.checkpoint(found), remarks.too_long(found)
     lines += [weights] if weights else []
     lines += [f"max_seq_len: {long}"] if long else []
+    lines += remarks.crowded(found, "max_batch_size", _batch(found))
     return lines
 
 
 def remarked(found: Settings) -> list[str]:
     """What the settings rest on."""
-    held, lines = remarks.predicted(found), []
+    held, lines = remarks.predicted(found), remarks.unnamed(found)
     if held:
         each = f" on each of {found.attention_dp} attention ranks" if found.attention_dp > 1 else ""
         lines.append(

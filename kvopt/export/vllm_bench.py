@@ -27,10 +27,10 @@ SERVE, BENCH, SCRIPT = "vllm-bench-serve.json", "vllm-bench-load.json", "vllm-be
 
 def top(result: Result) -> list[Mapping[str, Any]]:
     """The plans of a front that vLLM can run, by sessions per GPU-hour, the recommended first, at most `MOST_PLANS`. Raises `BadInput` without one."""
-    points = [point for point in result.data["points"] if point["front"] == "deployable" and point["plan"]["engine"] == "vllm"]
+    points = [point for point in result.data["points"] if point["front"] == "deployable" and point["plan"].get("engine") == "vllm"]
     ranked = sorted(points, key=lambda point: -(point["metrics"]["sessions_per_gpu_hour"] or 0.0))
     answer = result.data.get("answer") or {}
-    first = [answer] if answer.get("plan") and answer["plan"]["engine"] == "vllm" else []
+    first = [answer] if answer.get("plan") and answer["plan"].get("engine") == "vllm" else []
     found = [*first, *(point for point in ranked if not first or point["plan"] != answer["plan"])][:MOST_PLANS]
     if not found:
         raise BadInput("engine", "vllm-bench", "the front has no plan that vLLM runs")
@@ -38,16 +38,20 @@ def top(result: Result) -> list[Mapping[str, Any]]:
 
 
 def export(found: Settings) -> Exported:
-    """One plan and its load."""
+    """One plan and its load. Raises `BadInput` for a plan that one `vllm serve` command cannot start."""
     return export_all([found])
 
 
 def export_all(plans: Sequence[Settings]) -> Exported:
-    """Plans of one model, each with its own load. Plans that one `vllm serve` command cannot start are left out, and said to be."""
+    """Plans of one model, each with its own load. Plans that one `vllm serve` command cannot start are left out, and said to be.
+
+    Raises `BadInput` where none is left.
+    """
     serve: dict[str, Any] = {}
     bench: dict[str, Any] = {}
     notes: list[str] = []
     said: dict[str, list[str]] = {}  # what cannot be told, and of which plans
+    left_out: list[str] = []
     for index, plan in enumerate(plans):
         name = f"plan-{index + 1}"
         for line in vllm.lost(plan):
@@ -57,10 +61,13 @@ def export_all(plans: Sequence[Settings]) -> Exported:
         why = _left_out(plan, asked, plans[0])
         if why or asked is None:
             said.setdefault(f"left out of the sweep: {why}", []).append(name)
+            left_out.append(str(why))
             continue
         serve[name] = {"served_model_name": name, **{key.replace("-", "_"): value for key, value in vllm.flags(plan).items()}}
         bench[name] = {"served_model_name": name, **_requests(plan, asked)}
         notes.append(f"{name}: {'; '.join([remarks.heading(plan)[0].rstrip('.'), *vllm.printed(plan), *_expected(plan, asked, gpus)])}")
+    if not serve:
+        raise BadInput("engine", "vllm-bench", "; ".join(dict.fromkeys(left_out)))
     first, cannot = plans[0], [f"{', '.join(names)}: {line}" for line, names in said.items()]
     notes += [
         *_about_load(load(first, first.gpus)),
@@ -74,7 +81,7 @@ def export_all(plans: Sequence[Settings]) -> Exported:
 
 def _left_out(plan: Settings, asked: Load | None, first: Settings) -> str | None:
     if asked is None:
-        return "its workload cannot be read any more, or it serves nothing"
+        return "the plan serves nothing" if plan.problem else f"the scenario can no longer be read ({plan.unread})"
     if plan.prefill_servers:
         return "separate prefill groups need several servers and a proxy"
     if "kv-cache-dtype-skip-layers" in vllm.flags(plan):
@@ -123,7 +130,7 @@ def _about_load(asked: Load | None) -> list[str]:
 def _command(first: Settings) -> str:
     """The one command that runs every plan against its load."""
     scenario, model = first.scenario, vllm.model(first)
-    named = "$MODEL" if model == '"$MODEL"' else model
+    named = "$MODEL" if model == remarks.VARIABLE else model
     goodput = [f"{name}:{1000 * scenario[key]:g}" for name, key in (("ttft", "ttft_s"), ("tpot", "tpot_s")) if scenario.get(key)]
     bench = [
         "vllm",
@@ -149,5 +156,4 @@ def _command(first: Settings) -> str:
         f"--server-ready-timeout {READY_S}",
         "--output-dir results",
     ]
-    needed = ': "${MODEL:?the checkpoint to serve}"\n\n' if named == "$MODEL" else ""
-    return needed + " \\\n  ".join(lines) + "\n"
+    return remarks.check(model) + " \\\n  ".join(lines) + "\n"
