@@ -38,8 +38,8 @@ def run(
     out: Path | None = None,
     progress: Progress | None = None,
     seeds: int = 1,
-    seconds: float = 5.0,
-    problems: str | None = "uniform,per-layer",
+    seconds: float = 8.0,
+    problems: str | None = "per-layer",
     methods: str | None = None,
     planners: bool = True,
 ) -> StudyResult:
