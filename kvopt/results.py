@@ -104,6 +104,8 @@ class Result:
 def load(folder: str | Path) -> Result:
     """The result of a run folder, or of its `result.json`, as it was saved. Raises `BadInput` where there is none, or a newer kvopt wrote it."""
     path = Path(folder)
+    if not path.exists():
+        raise BadInput("run folder", folder, "is not there")
     path = path / "result.json" if path.is_dir() else path
     try:
         saved = json.loads(path.read_text(encoding="utf-8"))
