@@ -5,14 +5,18 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+MOST_SHOWN = 80  # characters of a value
+
 
 class BadInput(ValueError):
     """Input that cannot be read: one line that names the field, the value and what is allowed. The command line exits with 2."""
 
     def __init__(self, field: str, value: object, allowed: str) -> None:
         shown = str(value)
+        if len(shown) > MOST_SHOWN:  # of a path the end tells which it is
+            shown = f"...{shown[3 - MOST_SHOWN :]}" if "/" in shown[-MOST_SHOWN:] else f"{shown[: MOST_SHOWN - 3]}..."
         self.field, self.value, self.allowed = field, value, allowed
-        super().__init__(" ".join(f"{field}: {shown if len(shown) <= 80 else shown[:77] + '...'!s}: {allowed}".split()))
+        super().__init__(" ".join(f"{field}: {shown}: {allowed}".split()))
 
 
 def unknown(field: str, value: str, known: Iterable[str]) -> BadInput:
