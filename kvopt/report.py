@@ -51,7 +51,7 @@ def show(result: Result, console: Console) -> None:
         return show_explained(result, console)
     scenario = result.data["scenario"]
     answer = result.data.get("answer") or result.data
-    _line(console, f"{result.kind}: {wording.question(scenario)}", "bold")
+    put(console, f"{result.kind}: {wording.question(scenario)}", "bold")
     if answer.get("infeasible"):
         console.print(tables.grid(infeasible(answer)))
     elif result.kind == "analyze":
@@ -61,27 +61,27 @@ def show(result: Result, console: Console) -> None:
         if result.data.get("per"):
             console.print()
             for line in block_report.lines(result.data["per"], scenario["per"]):
-                _line(console, line)
+                put(console, line)
         if (answer.get("plan") or {}).get("blocks"):
-            _line(console, block_report.described(answer["plan"]["blocks"]))
+            put(console, block_report.described(answer["plan"]["blocks"]))
     if not answer.get("infeasible"):
         console.print()
         console.print(tables.metrics(answer, scenario, alone=result.kind == "analyze"))
-        _line(console, f"\nWhat binds: {answer['bottleneck']}.")
+        put(console, f"\nWhat binds: {answer['bottleneck']}.")
         if answer.get("heads"):
             for line in head_summary.lines(answer["heads"], answer["plan"].get("engine", scenario["engine"])):
-                _line(console, line)
+                put(console, line)
         if answer.get("engine_capacity"):
-            _line(console, start_up(answer["engine_capacity"], answer["plan"].get("engine", scenario["engine"])))
+            put(console, start_up(answer["engine_capacity"], answer["plan"].get("engine", scenario["engine"])))
         if result.data.get("verification"):
             from kvopt.simulation.report import verdict
 
-            _line(console, verdict(result.data["verification"], scenario))
+            put(console, verdict(result.data["verification"], scenario))
     if "ledger" not in (answer.get("infeasible") or {}):
         console.print(tables.constraints(answer["constraints"], scenario))
     if result.kind == "sensitivity" and result.data.get("elasticities"):
         console.print(tables.elasticities(result.data["elasticities"]))
-        _line(console, PRICES, "dim")
+        put(console, PRICES, "dim")
     if answer.get("engines"):
         console.print(tables.engines(answer["engines"]))
     if result.data.get("points"):
@@ -90,15 +90,16 @@ def show(result: Result, console: Console) -> None:
         from kvopt.chances import lines
 
         for line in lines(result.data["chance"]):
-            _line(console, line)
+            put(console, line)
     for line in outcomes((result.data.get("search") or {}).get("outcomes")):
-        _line(console, line)
-    _line(console, f"\n{USERS}", "dim")
+        put(console, line)
+    put(console, f"\n{USERS}", "dim")
     _effort(result.data.get("search"), console)
 
 
-def _line(console: Console, line: str, style: str | None = None) -> None:
-    console.print(line, style=style, markup=False, highlight=False)
+def put(console: Console, said: str, style: str | None = None) -> None:
+    """Prints text as it is, without markup or highlights."""
+    console.print(said, style=style, markup=False, highlight=False)
 
 
 def settings_of(point: dict[str, Any], scenario: dict[str, Any]) -> str:
@@ -240,4 +241,4 @@ def outcomes(found: dict[str, Any] | None) -> list[str]:
 def _effort(search: dict[str, Any] | None, console: Console) -> None:
     if search and search.get("evaluations"):
         compiling = f", {search['compile_seconds']:.0f} s of it compiling" if search.get("compile_seconds") else ""
-        _line(console, f"{search['evaluations']:,} evaluations in {search['seconds']:.0f} s{compiling}.", "dim")
+        put(console, f"{search['evaluations']:,} evaluations in {search['seconds']:.0f} s{compiling}.", "dim")

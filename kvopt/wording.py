@@ -70,6 +70,11 @@ def number(value: float) -> str:
     return f"{value:.{max(0, 2 - math.floor(math.log10(abs(value))))}f}"
 
 
+def tokens(value: float) -> str:
+    """Tokens on an axis: `4K`, `128K`, `1M`, in thousands."""
+    return f"{value / 1e6:g}M" if value >= 1e6 else f"{value / 1e3:g}K" if value >= 1e3 else f"{value:g}"
+
+
 def count(value: float) -> str:
     """A whole number, thousands separated."""
     return f"{value:,.0f}"

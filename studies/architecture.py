@@ -13,7 +13,7 @@ import numpy as np
 from kvopt import describe
 from kvopt.errors import BadInput, unknown
 from kvopt.inputs.choice import MethodChoice
-from kvopt.inputs.quantities import parse_tokens
+from kvopt.inputs.quantities import parse_lengths
 from kvopt.inputs.scenario import Scenario
 from kvopt.metrics import assess
 from kvopt.named import RESIDENT
@@ -82,8 +82,7 @@ def run(
 
 
 def _lengths(contexts: str | int | Sequence[str | int]) -> list[int]:
-    listed = contexts.split(",") if isinstance(contexts, str) else [contexts] if isinstance(contexts, int) else contexts
-    found = sorted({parse_tokens(context, "contexts") for context in listed})
+    found = parse_lengths(contexts, "contexts")
     if not found:
         raise BadInput("contexts", "none", "needs one length or more")
     return found

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
 from kvopt.plots.style import STYLE
+from kvopt.wording import tokens
 
 LINES: dict[str, dict[str, Any]] = {
     "MHA": {"color": "#000000", "marker": "o", "linestyle": "-"},
@@ -56,7 +57,7 @@ def _scales(axes: Axes, contexts: Sequence[int], label: str) -> None:
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
     axes.set_xticks(contexts[:: 1 + len(contexts) // 6])
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda tokens, _: _tokens(tokens)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda length, _: tokens(length)))
     axes.xaxis.set_minor_locator(NullLocator())
     low, high = axes.get_ylim()
     axes.yaxis.set_major_locator(LogLocator(subs=(1,) if high / low > 300 else (1, 2, 5), numticks=12))
@@ -100,7 +101,3 @@ def apart(places: np.ndarray, least: float) -> np.ndarray:
         found[1:] += push
         found += max(0.0, -float(found[0])) - max(0.0, float(found[-1]) - 1)
     return found
-
-
-def _tokens(count: float) -> str:
-    return f"{count / 1e6:g}M" if count >= 1e6 else f"{count / 1e3:g}K" if count >= 1e3 else f"{count:g}"

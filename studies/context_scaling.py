@@ -13,12 +13,13 @@ from matplotlib.ticker import FuncFormatter, NullLocator
 
 from kvopt import api
 from kvopt.errors import BadInput
-from kvopt.inputs.quantities import parse_tokens
+from kvopt.inputs.quantities import parse_lengths, parse_tokens
 from kvopt.inputs.scenario import Scenario
 from kvopt.plots import STYLE, write_figure
 from kvopt.plots.style import BLUE, GREY, INK, VERMILLION
 from kvopt.problem import resolve
 from kvopt.search.pipeline import Progress
+from kvopt.wording import tokens
 from studies.result import StudyResult
 
 QUESTION = "How do concurrency, prefill, decoding and context switching move from 4K to 1M, and what does a session's time go to?"
@@ -39,8 +40,7 @@ def run(
     """
     if "context" in fields:
         raise BadInput("option", "context", "this study takes several: contexts")
-    listed = contexts.split(",") if isinstance(contexts, str) else [contexts] if isinstance(contexts, int) else contexts
-    lengths = sorted({parse_tokens(context, "contexts") for context in listed})
+    lengths = parse_lengths(contexts, "contexts")
     if not lengths:
         raise BadInput("contexts", "none", "needs one length or more")
     asked = {"gpus": 8, "fidelity": "peak", **NO_TARGET, **fields}
@@ -137,10 +137,6 @@ def _shares(axes: Axes, rows: Sequence[dict[str, Any]]) -> None:
 def _context_axis(axes: Axes, contexts: Sequence[int]) -> None:
     axes.set_xscale("log", base=2)
     axes.set_xticks(contexts[:: 1 + len(contexts) // 6])
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda tokens, _: _tokens(tokens)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda length, _: tokens(length)))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xlabel("Context [tokens]")
-
-
-def _tokens(count: float) -> str:
-    return f"{count / 1e6:g}M" if count >= 1e6 else f"{count / 1e3:g}K" if count >= 1e3 else f"{count:g}"

@@ -12,7 +12,7 @@ import numpy as np
 from kvopt import named
 from kvopt.errors import BadInput
 from kvopt.explanation.parts import parts
-from kvopt.inputs.quantities import parse_tokens
+from kvopt.inputs.quantities import parse_lengths
 from kvopt.inputs.scenario import Scenario
 from kvopt.metrics import assess
 from kvopt.plots import write_figure
@@ -89,7 +89,7 @@ def run(
     rows = _chunks(problem, point)
     report("loads", 0.3)
     rows += _loads(problem, point, _best_chunk(rows))
-    lengths = sorted({parse_tokens(one, "contexts") for one in contexts})
+    lengths = parse_lengths(contexts, "contexts")
     for place, length in enumerate(lengths):
         report(f"idle caches at {length:,} tokens", 0.4 + 0.6 * place / len(lengths))
         rows += _idle(resolve(Scenario.of(**asked, context=length)))

@@ -8,7 +8,7 @@ from typing import Any
 
 import kvopt
 from kvopt.errors import BadInput
-from kvopt.inputs.quantities import parse_tokens
+from kvopt.inputs.quantities import parse_lengths, parse_tokens
 from kvopt.plots import write_figure
 from kvopt.results import Result
 from kvopt.wording import number, percent
@@ -40,9 +40,8 @@ def run(
     """
     if fields.get("per", "model") != "model":
         raise BadInput("per", fields["per"], "this study moves plans that are uniform over the model")
-    listed = contexts.split(",") if isinstance(contexts, str) else [contexts] if isinstance(contexts, int) else contexts
     at = parse_tokens(context, "context")
-    lengths = sorted({at, *(parse_tokens(one, "contexts") for one in listed)})
+    lengths = sorted({at, *parse_lengths(contexts, "contexts")})
     report = progress or (lambda phase, share: None)
     found: dict[int, Result] = {}
     for place, length in enumerate(lengths):

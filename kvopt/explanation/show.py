@@ -31,9 +31,9 @@ SAY = {
 def show(result: Result, console: Console) -> None:
     """Prints what `kvopt explain` found."""
     data, scenario = result.data, result.data["scenario"]
-    _line(console, f"explain: {wording.question(scenario)}", "bold")
+    report.put(console, f"explain: {wording.question(scenario)}", "bold")
     console.print(tables.grid([("Plan", report.settings_of(data, scenario))]))
-    _line(console, f"What binds: {data['bottleneck']}.")
+    report.put(console, f"What binds: {data['bottleneck']}.")
     for row in data["explained"]:
         _metric(row, console)
     _inputs(data, console)
@@ -41,8 +41,8 @@ def show(result: Result, console: Console) -> None:
 
 def _metric(row: Mapping[str, Any], console: Console) -> None:
     quantity = QUANTITIES[row["metric"]]
-    _line(console, f"\n{quantity.label}: {quantity(row['value'])}", "bold")
-    _line(console, f"  = {row['formula']}")
+    report.put(console, f"\n{quantity.label}: {quantity(row['value'])}", "bold")
+    report.put(console, f"  = {row['formula']}")
     lines = Table.grid(padding=(0, 2))
     lines.add_column(overflow="fold")
     lines.add_column(justify="right", no_wrap=True)
@@ -53,7 +53,7 @@ def _metric(row: Mapping[str, Any], console: Console) -> None:
         lines.add_row(Text(f"    {name}"), value, "" if share is None else f"{100 * share:.0f} %", mark)
     console.print(lines)
     if row["note"]:
-        _line(console, f"    ({row['note']})", "dim")
+        report.put(console, f"    ({row['note']})", "dim")
 
 
 def _terms(terms: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, float | None]]:
@@ -78,8 +78,4 @@ def _inputs(data: Mapping[str, Any], console: Console) -> None:
         table.add_row(Text(row["name"]), Text(f"{value} {row['unit']}".strip()), row["tag"], Text(f"[{sources.index(row['source']) + 1}]"))
     console.print(table)
     for number, source in enumerate(sources, 1):
-        _line(console, f"[{number}] {source}", "dim")
-
-
-def _line(console: Console, line: str, style: str | None = None) -> None:
-    console.print(line, style=style, markup=False, highlight=False)
+        report.put(console, f"[{number}] {source}", "dim")

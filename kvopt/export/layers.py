@@ -13,8 +13,7 @@ Floats = NDArray[np.float64]
 
 def bit_tables(found: Settings) -> tuple[Floats, Floats] | None:
     """Bits of K and of V, `(layers that store a cache, KV heads or 1)` each, of a plan that tells layers apart; none where all are alike."""
-    blocks = found.plan.get("blocks") or {}
-    tables = blocks or (found.point.get("heads") or {}).get("tables") or {}
+    tables = found.tables
     if "key_bits" not in tables and "value_bits" not in tables:
         return None
     given = {name: np.asarray(tables[name], np.float64) for name in ("key_bits", "value_bits") if name in tables}

@@ -127,13 +127,13 @@ def _ratio_named(call: ast.Call, keep: float) -> bool:
 
 def own_heads(found: Settings) -> bool:
     """Whether the plan says head by head which of them keep the context."""
-    tables = found.plan.get("blocks") or (found.point.get("heads") or {}).get("tables") or {}
+    tables = found.tables
     return "head_keep" in tables
 
 
 def by_layer(found: Settings, field: str) -> list[float] | str | None:
     """What each layer keeps, where the plan tells layers apart; none where all are alike; a line where heads of a layer differ."""
-    tables = found.plan.get("blocks") or (found.point.get("heads") or {}).get("tables") or {}
+    tables = found.tables
     if field not in tables or field == "head_keep":
         return None
     values = np.asarray(tables[field], np.float64)

@@ -49,6 +49,12 @@ class Settings:
         return self.point["plan"]
 
     @property
+    def tables(self) -> Mapping[str, Any]:
+        """What the plan keeps by layer and head, by setting: as a search found it, or as scores made it; empty where all are alike."""
+        tables: Mapping[str, Any] = self.plan.get("blocks") or (self.point.get("heads") or {}).get("tables") or {}
+        return tables
+
+    @property
     def model(self) -> str:
         """The model's name: on the hub, or what the file it was read from calls it. `kvopt.export.remarks.model` is what an engine is told."""
         return self.problem.model.name if self.problem else str(self.scenario["model"])

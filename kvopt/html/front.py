@@ -13,13 +13,12 @@ from matplotlib.axes import Axes
 from kvopt import plots, wording
 from kvopt.html.inline import area, in_svg, inline_svg
 from kvopt.html.plans import READINESS, described
-from kvopt.plots.fronts import KEPT, LOWER, place
+from kvopt.plots.fronts import KEPT, LOWER, NAMES, place
 from kvopt.results import Result
 from kvopt.wording import QUANTITIES
 
 ALWAYS = ("sessions_per_gpu_hour", KEPT, LOWER, "ttft_s", "tpot_s")  # columns of the table, and what is said of a point that is pointed at
 AFTER = ("users_per_gpu", "cost_per_session_usd")
-NAMES = {"deployable": "deployable today", "research": "research"}
 
 
 def front(result: Result) -> dict[str, Any] | None:

@@ -7,6 +7,7 @@ another unit) is a `BadInput` that says what is allowed.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
@@ -38,6 +39,12 @@ def _split(text: object) -> tuple[Decimal, str] | None:
         return None
     match = re.fullmatch(rf"\s*{_NUMBER}\s*([A-Za-z]*)\s*", str(text), flags=re.ASCII)
     return (Decimal(match[1]), match[2]) if match else None
+
+
+def parse_lengths(given: str | int | Sequence[str | int], field: str) -> list[int]:
+    """Several numbers of tokens, rising, each once: a list, text as `4k,128k`, or one number. Raises `BadInput`."""
+    listed = given.split(",") if isinstance(given, str) else [given] if isinstance(given, int) else given
+    return sorted({parse_tokens(one, field) for one in listed})
 
 
 def parse_tokens(text: str | float, field: str = "tokens", least: int = 1) -> int:
